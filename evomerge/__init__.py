@@ -1,0 +1,1 @@
+"""evomerge finds the best way to merge language models, and proves that the merge is better."""

@@ -1,0 +1,180 @@
+"""The commands with their options and help; each body imports its part only when it runs.
+
+The imports stand inside the functions so that `--help`, `validate`, `status` and `best` start in a
+fraction of a second: torch, transformers and lm-eval take many seconds.
+"""
+
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="evomerge",
+    help="Find the best way to merge language models, with evidence that it beats the parents.",
+    epilog="Start with: evomerge validate SPACE, then evomerge search --space SPACE --budget 200.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Engine(StrEnum):
+    """Where candidates are evaluated."""
+
+    auto = "auto"
+    inline = "inline"
+    local = "local"
+    ray = "ray"
+
+
+class Target(StrEnum):
+    """What to export."""
+
+    recipe = "recipe"
+    mergekit = "mergekit"
+    model = "model"
+    card = "card"
+
+
+Run = Annotated[Path, typer.Argument(help="A run directory, as made by `evomerge search`.")]
+SpaceArgument = Annotated[Path, typer.Argument(help="A space file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. strategy.sigma=0.1."),
+]
+
+
+@app.command()
+def search(
+    space: Annotated[Path, typer.Option("--space", help="The space file: what to search.")],
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Candidates (200), items (20000items) or time (8h); replaces the file's."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Replaces the file's seed.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Default: one per GPU or core.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Where candidates are evaluated.")] = Engine.auto,
+    address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT or auto.")] = None,
+    settings: Set = None,
+    fail_if_not_better: Annotated[
+        bool, typer.Option("--fail-if-not-better", help="Exit 4 when nothing beats the baselines.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Search for the best merge; run the same command again to continue an interrupted search.
+
+    Baselines are scored first: every parent, the uniform soup, common fixed recipes. Then
+    generations of candidates are scored on fresh items, finalists meet on held-back items, and the
+    winner is checked once on a holdout. The winner, its model and report.html are in the run
+    directory.
+    """
+    from evomerge.cli.searching import SearchRequest, search_command
+
+    request = SearchRequest(
+        space, budget, out, seed, workers, engine.value, address, tuple(settings or ())
+    )
+    search_command(request, fail_if_not_better=fail_if_not_better, as_json=as_json)
+
+
+@app.command()
+def validate(space: SpaceArgument, settings: Set = None, as_json: Json = False) -> None:
+    """Check a space file without loading any model: keys, methods, ranges, layer groups, genes."""
+    from evomerge.cli.inspecting import validate_command
+
+    validate_command(space, tuple(settings or ()), as_json=as_json)
+
+
+@app.command()
+def status(run: Run, as_json: Json = False) -> None:
+    """Show how far a run is, its best candidates and failures; safe while it runs."""
+    from evomerge.cli.inspecting import status_command
+
+    status_command(run, as_json=as_json)
+
+
+@app.command()
+def best(
+    run: Run,
+    top: Annotated[int, typer.Option(min=1, help="How many candidates to list.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Print the winning recipe as mergekit YAML, or the leading candidates of a running search."""
+    from evomerge.cli.inspecting import best_command
+
+    best_command(run, top, as_json=as_json)
+
+
+@app.command()
+def report(
+    run: Run,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; default RUN/report.html.")
+    ] = None,
+) -> None:
+    """Write the report of a run: one HTML file with tables and plots, readable offline."""
+    from evomerge.cli.inspecting import report_command
+
+    report_command(run, out)
+
+
+@app.command()
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="An evomerge or mergekit recipe.")],
+    out: Annotated[Path, typer.Argument(help="New directory for the merged model.")],
+) -> None:
+    """Build the model of a recipe and save it as a Hugging Face directory."""
+    from evomerge.cli.modelling import merge_command
+
+    merge_command(recipe, out)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model directory or a recipe file.")],
+    suite: Annotated[
+        Path, typer.Option("--suite", help="A file with an `objective:` section, or a space file.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Score a model on all items of a suite, with lm-eval, offline."""
+    from evomerge.cli.modelling import evaluate_command
+
+    evaluate_command(model, suite, as_json=as_json)
+
+
+@app.command()
+def export(
+    run: Run,
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[ID] OUT", help="Candidate number (default: the winner), then where to write."
+        ),
+    ],
+    to: Annotated[Target, typer.Option("--to", help="What to export.")],
+) -> None:
+    """Export the winner or any candidate of a run: a file, or a new directory for a model."""
+    from evomerge.cli.modelling import export_command
+
+    export_command(run, tuple(targets), to.value)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of space files, for completion and checks in editors."""
+    from evomerge.cli.inspecting import schema_command
+
+    schema_command()

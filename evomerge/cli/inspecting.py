@@ -1,0 +1,88 @@
+"""Commands that read files and ledgers only: validate, status, best, report, schema."""
+
+# ruff: noqa: PLC0415 - matplotlib is loaded for reports only
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from evomerge.cli.overrides import overrides
+from evomerge.mergekit_yaml import dump_recipe, to_mapping
+from evomerge.report.summarize import leading_candidates, summarize
+from evomerge.report.terminal import results_table, status_lines, verdict_lines
+from evomerge.run.config import read_space_file
+from evomerge.run.lock import is_locked
+from evomerge.run.schema import space_file_schema
+from evomerge.run.spaces import checked_space
+
+
+def validate_command(path: Path, settings: tuple[str, ...], *, as_json: bool) -> None:
+    """Print what a valid space file contains."""
+    file = read_space_file(path, overrides(settings))
+    space = checked_space(file, path)
+    if as_json:
+        genes = [gene.name for gene in space.genes]
+        print(json.dumps({"schema": "evomerge/validate/v1", "valid": True, "genes": genes}))
+        return
+    tasks = ", ".join(f"{task.task} ({task.metric})" for task in file.objective.tasks)
+    print(f"{path}: valid")
+    print(f"  method   {space.method}{' and others' if space.methods_vary else ''}")
+    print(f"  parents  {', '.join(space.parents)}")
+    print(f"  genes    {space.dimension}: {_gene_counts([g.name for g in space.genes])}")
+    print(f"  tasks    {tasks}")
+
+
+def _gene_counts(names: list[str]) -> str:
+    kinds = [name.partition("[")[0] for name in names]
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+
+
+def status_command(run: Path, *, as_json: bool) -> None:
+    """Print how far a run is."""
+    summary = summarize(run, driven=is_locked(run))
+    if as_json:
+        print(json.dumps({"schema": "evomerge/status/v1", **asdict(summary)}))
+        return
+    for line in (*status_lines(summary), *verdict_lines(summary)):
+        print(line)
+
+
+def best_command(run: Path, top: int, *, as_json: bool) -> None:
+    """Print the winner's recipe, or the leading candidates while there is no winner."""
+    leading = leading_candidates(run, top)
+    if as_json:
+        entries = [
+            {
+                "candidate": candidate.id,
+                "origin": candidate.origin,
+                "score": score,
+                "recipe": to_mapping(candidate.recipe),
+            }
+            for candidate, score in leading
+        ]
+        print(json.dumps({"schema": "evomerge/best/v1", "candidates": entries}))
+        return
+    for candidate, score in leading:
+        print(f"# candidate {candidate.id} ({candidate.origin}), {score}")
+        print(dump_recipe(candidate.recipe))
+
+
+def report_command(run: Path, out: Path | None) -> None:
+    """Write the HTML report and print its path."""
+    from evomerge.report.html import render_report
+
+    summary = summarize(run, driven=is_locked(run))
+    target = out or run / "report.html"
+    target.write_text(render_report(summary), encoding="utf-8")
+    Console(file=sys.stderr).print(results_table(summary))
+    print(target)
+
+
+def schema_command() -> None:
+    """Print the JSON Schema of space files."""
+    print(json.dumps(space_file_schema(), indent=2))

@@ -1,0 +1,108 @@
+"""Commands that build or score models: merge, evaluate, export."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import InvalidInput
+from evomerge.evaluate.lm_harness import full_results
+from evomerge.export import export_model, find_candidate, mergekit_text, recipe_text
+from evomerge.mergekit_yaml import load_recipe
+from evomerge.report.card import render_card
+from evomerge.report.summarize import summarize
+from evomerge.run.build import checked_parents, evaluator_spec
+from evomerge.run.config import read_objective
+from evomerge.run.directory import model_root
+from evomerge.weights.materialize import Materializer
+from evomerge.weights.recipe_rules import validate_recipe
+from evomerge.weights.resident import ResidentModel
+from evomerge.weights.saved import best_device, load_saved
+
+_ID_AND_OUT = 2
+
+
+def merge_command(recipe_file: Path, out: Path) -> None:
+    """Build and save the model of a recipe file; its relative paths start at the file."""
+    recipe = load_recipe(recipe_file)
+    problems = validate_recipe(recipe)
+    if problems:
+        raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
+    root = recipe_file.resolve().parent
+    checked_parents(recipe.referenced_models(), root)
+    export_model(recipe, root, out)
+    print(out)
+
+
+def evaluate_command(model: Path, suite: Path, *, as_json: bool) -> None:
+    """Score a model directory or a recipe on every item of a suite and print all metrics."""
+    spec = evaluator_spec(read_objective(suite), suite.resolve().parent)
+    results = full_results(spec, *_loaded(model))
+    if as_json:
+        print(json.dumps(results))
+        return
+    for task, metrics in results["tasks"].items():
+        for metric, score in metrics.items():
+            error = score["stderr"]
+            margin = "" if error is None else f" ± {error:.4f}"
+            print(f"{task:<24} {metric:<28} {score['value']:.4f}{margin}  n={score['n']}")
+
+
+def _loaded(model: Path) -> tuple[Any, Any]:
+    device = best_device()
+    if model.is_dir():
+        return load_saved(model, device)
+    if model.suffix not in (".yaml", ".yml"):
+        raise InvalidInput(f"{model}: expected a model directory or a recipe file (.yaml)")
+    recipe = load_recipe(model)
+    problems = validate_recipe(recipe)
+    if problems:
+        raise InvalidInput([f"{model}: {line}" for line in problems])
+    pool = checked_parents(recipe.referenced_models(), model.resolve().parent)
+    resident = ResidentModel(Materializer(pool), recipe, device)
+    resident.become(recipe)
+    return resident.model, resident.tokenizer
+
+
+def export_command(run: Path, targets: tuple[str, ...], to: str) -> None:
+    """Write one candidate of a run in one form and print where."""
+    if len(targets) > _ID_AND_OUT:
+        raise InvalidInput(f"export: expected [ID] OUT, got {' '.join(targets)}")
+    number = None
+    if len(targets) == _ID_AND_OUT:
+        if not targets[0].isdigit():
+            raise InvalidInput(
+                f"export: expected a candidate number before OUT, got {targets[0]!r}"
+            )
+        number = int(targets[0])
+    out = Path(targets[-1])
+    candidate = find_candidate(run, number)
+    root = model_root(run)
+    if to == "model":
+        export_model(candidate.recipe, root, out)
+    else:
+        _write_text(out, _text(run, number, to))
+    print(out)
+
+
+def _text(run: Path, number: int | None, to: str) -> str:
+    if to == "card":
+        if number is not None:
+            raise InvalidInput(
+                "export --to card: a card describes the winner; leave out the number"
+            )
+        return render_card(summarize(run))
+    candidate, root = find_candidate(run, number), model_root(run)
+    return recipe_text(candidate, root) if to == "recipe" else mergekit_text(candidate, root)
+
+
+def _write_text(out: Path, text: str) -> None:
+    if out.exists():
+        raise InvalidInput(f"{out}: exists already; choose another path or remove it")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{out}: cannot be written ({error.strerror}); check the path") from None
+    sys.stdout.flush()

@@ -1,0 +1,177 @@
+"""`evomerge search`: builds the run, drives it, shows progress, hands over the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from evomerge.cli.live import watch
+from evomerge.cli.overrides import overrides
+from evomerge.errors import NothingBetter
+from evomerge.export import save_best
+from evomerge.report.html import render_report
+from evomerge.report.summarize import summarize
+from evomerge.report.terminal import results_table, verdict_lines
+from evomerge.run.build import BuiltRun, build_run
+from evomerge.run.config import read_space_file
+from evomerge.run.directory import open_directory
+from evomerge.run.driver import Search
+from evomerge.run.evaluations import Evaluations
+from evomerge.run.ledger import Ledger
+from evomerge.run.pool import Dispatcher
+from evomerge.run.pools.choose import open_pool
+from evomerge.run.spaces import checked_space
+
+_BUDGET = re.compile(r"^(\d+)\s*(items?)?$")
+_FORCED_STOP = 130
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """The command line of one search."""
+
+    space: Path
+    budget: str | None
+    out: Path | None
+    seed: int | None
+    workers: int | None
+    engine: str
+    address: str | None
+    settings: tuple[str, ...]
+
+
+def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json: bool) -> None:
+    """Run or continue a search and print its result.
+
+    Raises:
+        NothingBetter: the winner is a baseline and `fail_if_not_better` is set.
+    """
+    file = read_space_file(request.space, _overrides(request))
+    space = checked_space(file, request.space)
+    workers = request.workers or _default_workers()
+    built = build_run(file, space, request.space, workers=workers)
+    run_dir = request.out or Path("runs") / (file.name or request.space.stem)
+    resumed = open_directory(run_dir, request.space, built.resolved)
+    console = Console(stderr=True)
+    with Ledger.open(run_dir) as ledger:
+        if resumed:
+            console.print(f"continuing {run_dir}", highlight=False)
+        else:
+            for warning in built.warnings:
+                ledger.log("warning", {"text": warning})
+        if ledger.meta("winner") is None:
+            _drive(request, built, ledger, run_dir, workers, console)
+        _hand_over(built, run_dir, console)
+    better = _print_result(run_dir, as_json=as_json)
+    if fail_if_not_better and not better:
+        raise NothingBetter("nothing beat the best baseline; it was handed over instead")
+
+
+def _overrides(request: SearchRequest) -> dict[str, Any]:
+    found = overrides(request.settings)
+    if request.seed is not None:
+        found["seed"] = request.seed
+    if request.budget is not None:
+        number = _BUDGET.match(request.budget)
+        if number is None:
+            found["budget"] = {"time": request.budget}
+        else:
+            unit = "items" if number.group(2) else "candidates"
+            found["budget"] = {unit: int(number.group(1))}
+    return found
+
+
+def _default_workers() -> int:
+    # torch knows the GPUs; it is loaded anyway before a search starts
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.device_count() or min(len(os.sched_getaffinity(0)), 8)
+
+
+def _drive(
+    request: SearchRequest,
+    built: BuiltRun,
+    ledger: Ledger,
+    run_dir: Path,
+    workers: int,
+    console: Console,
+) -> None:
+    ledger.log("started", {"engine": request.engine, "workers": workers})
+    with (
+        _stop_on_signals(console) as stop,
+        open_pool(
+            request.engine,
+            built.worker,
+            workers=workers,
+            threads=built.worker.threads,
+            address=request.address,
+            logs=run_dir / "logs",
+        ) as pool,
+    ):
+        evaluations = Evaluations(ledger, Dispatcher(pool), built.plan.objective, stop)
+        search = Search(built.plan, ledger, evaluations)
+        watch(search.run(), built.plan.budget, console)
+
+
+@contextmanager
+def _stop_on_signals(console: Console) -> Iterator[threading.Event]:
+    """The first SIGINT or SIGTERM asks the search to stop; the second ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        del number, frame
+        if stop.is_set():
+            os._exit(_FORCED_STOP)
+        stop.set()
+        console.print("stopping: finishing what is under way; again to stop at once")
+
+    previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, action in previous.items():
+            signal.signal(number, action)
+
+
+def _hand_over(built: BuiltRun, run_dir: Path, console: Console) -> None:
+    if not (run_dir / "best").exists():
+        console.print("saving the winner and checking that it scores as recorded", highlight=False)
+    save_best(run_dir, built.worker.evaluator)
+    page = render_report(summarize(run_dir))
+    (run_dir / "report.html").write_text(page, encoding="utf-8")
+
+
+def _print_result(run_dir: Path, *, as_json: bool) -> bool | None:
+    summary = summarize(run_dir)
+    winner = summary.winner
+    if as_json:
+        result = {
+            "schema": "evomerge/search/v1",
+            "run": str(run_dir),
+            "winner": None if winner is None else winner.label,
+            "fitness": None if winner is None else winner.fitness,
+            "better": summary.better,
+            "verdict": list(verdict_lines(summary)),
+            "report": str(run_dir / "report.html"),
+        }
+        print(json.dumps(result))
+        return summary.better
+    out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
+    out.print(results_table(summary))
+    for line in verdict_lines(summary):
+        out.print(line, highlight=False, markup=False)
+    out.print(f"\nmodel   {run_dir / 'best' / 'model'}", highlight=False, markup=False)
+    out.print(f"recipe  {run_dir / 'best' / 'recipe.yaml'}", highlight=False, markup=False)
+    out.print(f"report  {run_dir / 'report.html'}", highlight=False, markup=False)
+    return summary.better

@@ -1,0 +1,1 @@
+"""Scoring a model on lm-eval tasks, item by item."""

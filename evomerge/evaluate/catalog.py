@@ -1,0 +1,103 @@
+"""Lists the items and goals of an objective without a model; what the driver needs to plan."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evomerge.errors import PreflightFailed
+from evomerge.evaluate.evaluator import EvaluatorSpec, ItemInfo
+from evomerge.evaluate.items import digest
+from evomerge.evaluate.lm_eval_session import guest
+from evomerge.evaluate.preflight import resolve_goals
+from evomerge.evaluate.task_loading import LoadedTask, explain, load_tasks
+from evomerge.score import TaskGoal
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What an objective consists of.
+
+    Attributes:
+        items: all item ids of each task, ascending.
+        goals: in the order of the tasks, metrics resolved to "metric,filter".
+        duplicates: per task, the groups of items with the same question and answer. Exact copies
+            stay together in splits; items that differ in other columns may not.
+    """
+
+    items: Mapping[str, tuple[str, ...]]
+    goals: tuple[TaskGoal, ...]
+    duplicates: Mapping[str, tuple[tuple[str, ...], ...]]
+
+
+def load_catalog(spec: EvaluatorSpec) -> Catalog:
+    """Load and check every task of `spec`; needs neither a model nor torch.
+
+    Raises:
+        InvalidInput: the task files or the list of tasks are wrong.
+        PreflightFailed: data are missing, templates do not fit them, a metric does not exist, or a
+            multiple-choice answer is not among the choices. Every problem, one line each.
+    """
+    with guest(spec.seed):
+        tasks = load_tasks(spec)
+        goals = resolve_goals(tasks, spec.seed)
+        infos = _infos(tasks)
+    items = {loaded.spec.task: tuple(sorted(loaded.items)) for loaded in tasks}
+    return Catalog(items, goals, {task: _repeated(found) for task, found in infos.items()})
+
+
+def _infos(tasks: Sequence[LoadedTask]) -> dict[str, list[ItemInfo]]:
+    infos: dict[str, list[ItemInfo]] = {}
+    problems: list[str] = []
+    for loaded in tasks:
+        if loaded.builtin:  # their answers may take any form that their own code understands
+            infos[loaded.spec.task] = []
+            continue
+        try:
+            infos[loaded.spec.task] = _read_items(loaded)
+        except PreflightFailed as error:
+            problems += error.problems
+    if problems:
+        raise PreflightFailed(problems)
+    return infos
+
+
+def _read_items(loaded: LoadedTask) -> list[ItemInfo]:
+    """Render every item once: finds templates that fail on later items, and unanswerable items."""
+    task, name = loaded.task, loaded.spec.task
+    has_choices = task.config.doc_to_choice is not None
+    infos: list[ItemInfo] = []
+    wrong: list[tuple[str, Any]] = []
+    for item, doc in zip(loaded.items, loaded.docs, strict=True):
+        try:
+            question, answer = task.doc_to_text(doc), task.doc_to_target(doc)
+            choices = task.doc_to_choice(doc) if has_choices else []
+        except Exception as error:  # a template met data that it cannot render
+            raise PreflightFailed(f"{explain(name, error)} (item {item})") from error
+        infos.append(ItemInfo(item, digest([question, answer, choices])))
+        label = question if task.multiple_input else answer
+        if task.OUTPUT_TYPE == "multiple_choice" and not _answerable(label, choices):
+            wrong.append((item, label))
+    if wrong:
+        raise PreflightFailed(
+            f"task '{name}': the answer of {len(wrong)} of {len(infos)} items is not among their "
+            f"choices (first: item {wrong[0][0]}, answer {wrong[0][1]!r}); correct doc_to_target "
+            "or the data"
+        )
+    return infos
+
+
+def _answerable(label: Any, choices: Sequence[str]) -> bool:
+    """Whether lm-eval can find the right answer: a position, several positions, or a choice."""
+    if isinstance(label, list):
+        return bool(label) and all(_answerable(entry, choices) for entry in label)
+    return 0 <= label < len(choices) if isinstance(label, int) else label in choices
+
+
+def _repeated(infos: Sequence[ItemInfo]) -> tuple[tuple[str, ...], ...]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for info in infos:
+        groups[info.text_digest].append(info.item)
+    return tuple(sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1))

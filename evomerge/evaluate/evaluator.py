@@ -1,0 +1,88 @@
+"""What scoring a model means to the rest of the program; knows neither lm-eval nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from evomerge.candidate import ItemSelection
+from evomerge.score import TaskGoal, TaskOutcomes
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task of an objective as the user asks for it.
+
+    `metric` is lm-eval's name ("acc") or, as lm-eval prints it, metric and filter in one
+    ("exact_match,strict"). `limit` is for whoever splits the items; scoring ignores it.
+    """
+
+    task: str
+    metric: str
+    filter: str | None = None
+    weight: float = 1.0
+    limit: int | None = None
+
+    @property
+    def wanted(self) -> tuple[str, str | None]:
+        """The metric and the filter; None when any filter that has the metric will do."""
+        metric, comma, name = self.metric.partition(",")
+        return metric.strip(), name.strip() if comma else self.filter
+
+
+@dataclass(frozen=True)
+class EvaluatorSpec:
+    """Everything besides the model that can change a score; picklable, so workers receive it.
+
+    Attributes:
+        tasks: what to score, each task once.
+        include: absolute paths of folders with task files.
+        batch_size: rows per forward pass; part of a score's identity, as padding moves last bits.
+        apply_chat_template: wrap prompts in the tokenizer's chat template.
+        num_fewshot: solved examples in each prompt; None: as each task file says. As in lm-eval,
+            a task file that says 0 keeps 0.
+        seed: seed of the choice of few-shot examples and of any sampling, lm-eval's default.
+        builtin: names that no task file defines may be lm-eval's own tasks, which run the code
+            that package ships.
+    """
+
+    tasks: tuple[TaskSpec, ...]
+    include: tuple[str, ...] = ()
+    batch_size: int = 8
+    apply_chat_template: bool = False
+    num_fewshot: int | None = None
+    seed: int = 1234
+    builtin: bool = False
+
+
+@dataclass(frozen=True)
+class ItemInfo:
+    """An item's id, which follows from its data, and the digest of its question and answer.
+
+    Two items with different ids and one text digest differ only in columns that no prompt shows.
+    """
+
+    item: str
+    text_digest: str
+
+
+class Evaluator(Protocol):
+    """Scores the model it was made for, as its weights are at the time of the call."""
+
+    def items(self) -> Mapping[str, tuple[str, ...]]:
+        """All item ids of each task, ascending."""
+
+    def goals(self) -> tuple[TaskGoal, ...]:
+        """The goals in the order of the tasks; `metric` is resolved to "metric,filter"."""
+
+    def evaluate(self, selection: ItemSelection) -> tuple[TaskOutcomes, ...]:
+        """The outcomes of the selected items, tasks in the selection's order, items ascending.
+
+        A task of which nothing is selected has no entry. The same weights and selection give the
+        same outcomes. The global random states are as before.
+
+        Raises:
+            InvalidInput: the selection is empty or names an unknown task or item.
+            BuildFailed: the model answers with NaN or Inf.
+        """

@@ -1,0 +1,166 @@
+"""The Evaluator that scores with lm-eval: tasks and prompts once, then any number of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+from lm_eval.evaluator import evaluate
+
+from evomerge.candidate import ItemSelection
+from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.evaluate.evaluator import EvaluatorSpec
+from evomerge.evaluate.frozen_task import FrozenTask
+from evomerge.evaluate.lm_eval_session import guest
+from evomerge.evaluate.outcomes import item_outcome
+from evomerge.evaluate.preflight import aggregation_name, resolve_goals
+from evomerge.evaluate.scoring_model import ScoringModel, finite_logits
+from evomerge.evaluate.task_loading import LoadedTask, explain, load_tasks
+from evomerge.score import AGGREGATIONS, TaskGoal, TaskOutcomes, task_score
+
+
+@final
+class LmHarness:
+    """Scores a live model, whose weights may change between calls.
+
+    With the same batch size, tasks and weights the numbers are those of the `lm_eval` command,
+    bit for bit; a subset is batched otherwise and may differ in the last bits. A task that
+    samples (`do_sample: true`) answers the same in every call for the same selection only.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, tokenizer: Any, spec: EvaluatorSpec, device: str = "cpu"
+    ) -> None:
+        """Load the tasks of `spec` and build all prompts.
+
+        Args:
+            model: a causal language model of transformers; borrowed, put into evaluation mode.
+            tokenizer: its tokenizer; copied.
+            spec: what to score, and how.
+            device: where the model's weights are; they are not moved.
+
+        Raises:
+            InvalidInput: the task files or the list of tasks are wrong.
+            PreflightFailed: a task cannot be scored, the tokenizer has no chat template, or the
+                model is elsewhere.
+        """
+        actual = next(model.parameters()).device
+        if actual.type != torch.device(device).type:
+            raise PreflightFailed(f"the model is on {actual}, expected {device}; move it first")
+        if spec.apply_chat_template and not getattr(tokenizer, "chat_template", None):
+            raise PreflightFailed(
+                "apply_chat_template: the tokenizer has no chat template; set it to false"
+            )
+        self._seed = spec.seed
+        self._model = model
+        with guest(spec.seed):
+            tasks = load_tasks(spec)
+            self._goals = resolve_goals(tasks, spec.seed)
+            self._lm = ScoringModel(model, tokenizer, spec.batch_size)
+            chat = self._lm if spec.apply_chat_template else None
+            self._frozen = {t.spec.task: _freeze(t, spec.seed, chat) for t in tasks}
+        self._loaded = {loaded.spec.task: loaded for loaded in tasks}
+        self._position = {
+            name: {item: doc for doc, item in enumerate(loaded.items)}
+            for name, loaded in self._loaded.items()
+        }
+
+    def items(self) -> Mapping[str, tuple[str, ...]]:
+        """All item ids of each task, ascending."""
+        return {name: tuple(sorted(loaded.items)) for name, loaded in self._loaded.items()}
+
+    def goals(self) -> tuple[TaskGoal, ...]:
+        """The goals in the order of the tasks; `metric` is resolved to "metric,filter"."""
+        return self._goals
+
+    def evaluate(self, selection: ItemSelection) -> tuple[TaskOutcomes, ...]:
+        """The outcomes of the selected items; see `Evaluator.evaluate`."""
+        chosen = self._positions(selection)
+        samples = self._run(chosen)["samples"]
+        by_task = {goal.task: goal for goal in self._goals}
+        return tuple(self._outcomes(by_task[name], samples[name]) for name in chosen)
+
+    def full_results(self) -> dict[str, Any]:
+        """Every metric of every task over all items.
+
+        Returns:
+            {"tasks": {task: {metric: {"value", "stderr", "n"}}}}; the metric is named as in lm-eval
+            without ",none"; stderr is None for an aggregation without values per item.
+
+        Raises:
+            BuildFailed: the model answers with NaN or Inf.
+        """
+        results = self._run({name: range(len(t.items)) for name, t in self._loaded.items()})
+        tasks = {
+            name: self._metrics(name, results["results"][name], results["samples"][name])
+            for name in self._loaded
+        }
+        return {"tasks": tasks}
+
+    def _run(self, chosen: Mapping[str, Sequence[int]]) -> Any:
+        """lm-eval's results for documents at these positions, tasks in the objective's order."""
+        tasks = {name: task for name, task in self._frozen.items() if name in chosen}
+        for name, task in tasks.items():
+            task.choose(chosen[name])
+        with guest(self._seed), finite_logits(self._model):
+            # standard errors follow from the outcomes; lm-eval's would cost 100,000 resamples
+            return evaluate(
+                lm=self._lm, task_dict={"tasks": tasks}, bootstrap_iters=0, log_samples=True
+            )
+
+    def _positions(self, selection: ItemSelection) -> dict[str, list[int]]:
+        problems: list[str] = []
+        chosen: dict[str, list[int]] = {}
+        for name, items in selection.tasks:
+            known = self._position.get(name, {})
+            missing = [item for item in items if item not in known]
+            if missing:
+                problems.append(
+                    f"task '{name}': no item {missing[0]} (and {len(missing) - 1} more); the data "
+                    "or the list of tasks changed, start a new run"
+                )
+            elif items:
+                chosen[name] = sorted({known[item] for item in items})
+        if problems or not chosen:
+            raise InvalidInput(problems or "the selection holds no item; select at least one")
+        return chosen
+
+    def _outcomes(self, goal: TaskGoal, samples: Sequence[Mapping[str, Any]]) -> TaskOutcomes:
+        items = self._loaded[goal.task].items
+        filter_name = goal.metric.partition(",")[2]
+        outcomes = [
+            item_outcome(goal, items[sample["doc_id"]], sample)
+            for sample in samples
+            if sample["filter"] == filter_name
+        ]
+        return TaskOutcomes(goal.task, tuple(sorted(outcomes, key=lambda outcome: outcome.item)))
+
+    def _metrics(
+        self, name: str, values: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        metrics: dict[str, Any] = {}
+        for metric, label in sorted({(m, s["filter"]) for s in samples for m in s["metrics"]}):
+            key = f"{metric},{label}"
+            having = [s for s in samples if s["filter"] == label and metric in s]
+            aggregation = aggregation_name(self._loaded[name].task, metric)
+            stderr = None
+            if aggregation is not None and aggregation in AGGREGATIONS:
+                goal = TaskGoal(name, key, aggregation=aggregation)
+                stderr = task_score(goal, self._outcomes(goal, having)).stderr
+            shown = metric if label == "none" else key
+            metrics[shown] = {"value": float(values[key]), "stderr": stderr, "n": len(having)}
+        return metrics
+
+
+def full_results(spec: EvaluatorSpec, model: torch.nn.Module, tokenizer: Any) -> dict[str, Any]:
+    """Score `model` once on all items of all tasks; see `LmHarness.full_results`."""
+    device = next(model.parameters()).device
+    return LmHarness(model, tokenizer, spec, str(device)).full_results()
+
+
+def _freeze(loaded: LoadedTask, seed: int, chat: ScoringModel | None) -> FrozenTask:
+    try:
+        return FrozenTask(loaded, seed, chat=chat)
+    except Exception as error:  # whatever lm-eval raises while it builds prompts is about the task
+        raise PreflightFailed(explain(loaded.spec.task, error)) from error

@@ -1,0 +1,118 @@
+"""lm-eval's Hugging Face model around a live model: tokenises once, refuses NaN and Inf."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, final
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from evomerge.errors import BuildFailed
+
+TokenRequest = tuple[Any, list[int], list[int]]
+"""A key, the tokens of the context, and those of the continuation."""
+
+
+@final
+class ScoringModel(HFLM):  # type: ignore[misc]
+    """HFLM for a model whose weights change between calls and whose prompts do not.
+
+    The model is borrowed and put into evaluation mode; the tokenizer is copied, since lm-eval
+    sets its padding. Batches and numbers are those of HFLM.
+    """
+
+    def __init__(self, model: torch.nn.Module, tokenizer: Any, batch_size: int) -> None:
+        self._encoded: dict[tuple[str, bool | None, int | None], list[int]] = {}
+        self._pairs: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        super().__init__(
+            pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size
+        )
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+    ) -> list[int]:
+        """The tokens of `string` [token], from memory when it was seen before."""
+        key = (string, add_special_tokens, left_truncate_len)
+        if key not in self._encoded:
+            self._encoded[key] = super().tok_encode(string, add_special_tokens, left_truncate_len)
+        return self._encoded[key]
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        key = (context, continuation)
+        if key not in self._pairs:
+            self._pairs[key] = super()._encode_pair(context, continuation)
+        return self._pairs[key]
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """HFLM's, without a progress bar."""
+        return list(super().loglikelihood(requests, disable_tqdm=True))
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """HFLM's, without a progress bar."""
+        return list(super().loglikelihood_rolling(requests, disable_tqdm=True))
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """HFLM's, without a progress bar."""
+        return list(super().generate_until(requests, disable_tqdm=True))
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[TokenRequest],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        del disable_tqdm  # the rolling log-likelihood insists on a bar per batch
+        self.logits_cache = not _mixed_splits(requests)
+        scored = list(
+            super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+        )
+        wrong = [value for value, _ in scored if not math.isfinite(value)]
+        if wrong:
+            raise BuildFailed(
+                f"the log-likelihood of {len(wrong)} of {len(scored)} answers is {wrong[0]}; the "
+                "model computes NaN or Inf"
+            )
+        return scored
+
+
+def _mixed_splits(requests: Sequence[TokenRequest]) -> bool:
+    """Whether two requests have the same tokens but divide them differently.
+
+    HFLM computes requests that agree in all but the last token once. Its version 0.4.13 then
+    reads the shorter continuation of such a pair from the wrong positions.
+    """
+    lengths: dict[tuple[int, ...], int] = {}
+    for _, context, continuation in requests:
+        key = (*context, *continuation[:-1])
+        if lengths.setdefault(key, len(continuation)) != len(continuation):
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def finite_logits(model: torch.nn.Module) -> Iterator[None]:
+    """Check the last position's logits of every forward pass; a generated text cannot show NaN.
+
+    Raises:
+        BuildFailed: from within the forward pass that computed NaN or Inf.
+    """
+
+    def check(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        del module, inputs
+        # -inf alone is legitimate: some models mask tokens that way
+        largest = output.logits[:, -1].amax(dim=-1)
+        if not bool(torch.isfinite(largest).all()):
+            raise BuildFailed("the model's logits are NaN or Inf, so its answers mean nothing")
+
+    handle = model.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()

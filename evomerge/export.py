@@ -1,0 +1,152 @@
+"""Hands over a candidate: its recipe, mergekit's YAML, the model itself, and a model card."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from evomerge.candidate import Candidate, ItemSelection, Scored
+from evomerge.errors import BuildFailed, InvalidInput
+from evomerge.evaluate.evaluator import EvaluatorSpec
+from evomerge.evaluate.lm_harness import LmHarness
+from evomerge.mergekit_yaml import dump_recipe
+from evomerge.recipe import Recipe, Slice, Source
+from evomerge.report.card import render_card
+from evomerge.report.summarize import summarize
+from evomerge.run.directory import model_root, read_resolved
+from evomerge.run.ledger import LedgerReader
+from evomerge.score import TaskOutcomes
+from evomerge.weights.materialize import Materializer
+from evomerge.weights.pool import ParentPool
+from evomerge.weights.saved import best_device, load_saved
+from evomerge.weights.writer import write_model
+
+
+def find_candidate(run_dir: Path, number: int | None) -> Candidate:
+    """The candidate with this id; None means the run's winner.
+
+    Raises:
+        InvalidInput: there is no such candidate, or no winner yet.
+    """
+    with LedgerReader.open(run_dir) as reader:
+        winner = reader.meta("winner")
+        candidates = {candidate.id: candidate for candidate in reader.candidates()}
+    wanted = winner if number is None else number
+    if wanted is None:
+        raise InvalidInput(
+            f"{run_dir}: no winner yet; let the search finish, or name a candidate by its number"
+        )
+    if wanted not in candidates:
+        last = max(candidates, default=0)
+        raise InvalidInput(f"{run_dir}: no candidate {wanted}; expected a number from 0 to {last}")
+    return candidates[wanted]
+
+
+def recipe_text(candidate: Candidate, root: Path) -> str:
+    """The recipe as a file that works anywhere on this machine: local models by absolute path."""
+    return dump_recipe(_renamed(candidate.recipe, lambda model: _absolute(model, root)))
+
+
+def mergekit_text(candidate: Candidate, root: Path) -> str:
+    """The same for mergekit, which rounds after every step unless it is told to work in float32."""
+    recipe = _renamed(candidate.recipe, lambda model: _absolute(model, root))
+    if recipe.storage_dtype not in (None, "float32", "float64"):
+        recipe = replace(recipe, dtype="float32", out_dtype=recipe.storage_dtype)
+    return dump_recipe(recipe)
+
+
+def export_model(recipe: Recipe, root: Path, out: Path) -> None:
+    """Write the merged model to the new directory `out`, whole or not at all."""
+    pool = ParentPool.open(recipe.referenced_models(), root)
+    write_model(recipe, Materializer(pool), out)
+
+
+def save_best(run_dir: Path, evaluator: EvaluatorSpec) -> Path:
+    """Fill `best/` in the run directory with everything about the winner, and check the model.
+
+    The saved model is loaded back and scored on the items of the winner's last evaluation; every
+    outcome must be the recorded one. `best/` appears only when all is well.
+
+    Raises:
+        BuildFailed: the saved model does not reproduce the recorded outcomes.
+    """
+    best, partial = run_dir / "best", run_dir / ".best.partial"
+    if best.exists():
+        return best
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    root = model_root(run_dir)
+    winner = find_candidate(run_dir, None)
+    export_model(winner.recipe, root, partial / "model")
+    _verify(run_dir, winner, partial / "model", evaluator)
+    (partial / "recipe.yaml").write_text(recipe_text(winner, root), encoding="utf-8")
+    (partial / "mergekit.yaml").write_text(mergekit_text(winner, root), encoding="utf-8")
+    card = render_card(summarize(run_dir))
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    (partial / "model" / "README.md").write_text(card, encoding="utf-8")
+    os.replace(partial, best)
+    return best
+
+
+def _verify(run_dir: Path, winner: Candidate, model_dir: Path, evaluator: EvaluatorSpec) -> None:
+    with LedgerReader.open(run_dir) as reader:
+        recorded = [
+            e.outcome.results
+            for e in reader.evaluations()
+            if e.candidate == winner.id and isinstance(e.outcome, Scored)
+        ][-1]
+    items = ItemSelection(tuple((result.task, result.items()) for result in recorded))
+    torch.set_num_threads(int(read_resolved(run_dir)["threads"]))
+    device = best_device()
+    model, tokenizer = load_saved(model_dir, device)
+    scored = LmHarness(model, tokenizer, evaluator, device).evaluate(items)
+    different = _differences(recorded, scored)
+    if different:
+        raise BuildFailed(
+            f"{model_dir}: the saved model does not reproduce what was scored: "
+            f"{len(different)} of {items.count} items differ, the first is {different[0]}; "
+            "the run is intact: run the same command again on the machine that scored it"
+        )
+
+
+def _differences(recorded: tuple[TaskOutcomes, ...], scored: tuple[TaskOutcomes, ...]) -> list[str]:
+    by_task = {result.task: result for result in scored}
+    return [
+        f"{result.task} item {then.item}: recorded {then.value:g}, now {now.value:g}"
+        for result in recorded
+        for then, now in zip(result.outcomes, by_task[result.task].outcomes, strict=True)
+        if then != now
+    ]
+
+
+def _absolute(model: str, root: Path) -> str:
+    path = Path(model).expanduser()
+    folder = path if path.is_absolute() else root / path
+    return str(folder.resolve()) if folder.is_dir() else model
+
+
+def _renamed(recipe: Recipe, name: Callable[[str], str]) -> Recipe:
+    """The recipe with every model reference replaced by `name` of it."""
+
+    def source(entry: Source) -> Source:
+        return replace(entry, model=name(entry.model))
+
+    def part(entry: Slice) -> Slice:
+        base = None if entry.base_model is None else name(entry.base_model)
+        sources = tuple(source(inner) for inner in entry.sources)
+        return replace(entry, sources=sources, base_model=base)
+
+    donor = recipe.tokenizer_source
+    known = donor in recipe.referenced_models()
+    return replace(
+        recipe,
+        models=tuple(source(entry) for entry in recipe.models),
+        slices=tuple(part(entry) for entry in recipe.slices),
+        base_model=None if recipe.base_model is None else name(recipe.base_model),
+        tokenizer_source=name(donor) if donor is not None and known else donor,
+    )

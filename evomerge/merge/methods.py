@@ -1,0 +1,27 @@
+"""METHODS: the one table from a merge method's name to its arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from evomerge.merge.combine import SignVote, Sum
+from evomerge.merge.largest_share import LargestShare
+from evomerge.merge.method import MergeMethod
+from evomerge.merge.random_share import RandomShare
+from evomerge.merge.span import SpanOfParents, WeightedSum, linear, passthrough, slerp
+from evomerge.merge.sparsify import Everything
+from evomerge.merge.task_vectors import TaskVectors
+
+METHODS: Mapping[str, MergeMethod] = MappingProxyType(
+    {
+        "linear": WeightedSum(linear),
+        "passthrough": WeightedSum(passthrough),
+        "slerp": SpanOfParents(slerp),
+        "task_arithmetic": TaskVectors(Everything(), Sum),
+        "ties": TaskVectors(LargestShare(), SignVote),
+        "dare_linear": TaskVectors(RandomShare(), Sum),
+        "dare_ties": TaskVectors(RandomShare(), SignVote),
+    }
+)
+"""Which row a method is; the keys are those of `evomerge.signatures.SIGNATURES`."""

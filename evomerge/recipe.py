@@ -1,0 +1,162 @@
+"""Recipe: one fully resolved merge, immutable and content-hashed; field names are mergekit's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+Scalar = float | int | bool | str
+
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Values at equal distances over the layers of a slice, interpolated between them."""
+
+    values: tuple[Scalar, ...]
+
+    def at(self, depth: float) -> Scalar:
+        """The value at `depth` in [0, 1]: numbers interpolate, booleans and strings step."""
+        position = depth * (len(self.values) - 1)
+        left = int(position)
+        if any(isinstance(value, bool | str) for value in self.values):
+            return self.values[left]
+        right = min(left + 1, len(self.values) - 1)
+        fraction = position - left
+        low, high = float(self.values[left]), float(self.values[right])
+        return (1.0 - fraction) * low + fraction * high
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A value for the tensors whose full name contains `filter` (None: for all)."""
+
+    value: Scalar | Gradient
+    filter: str | None = None
+
+    def matches(self, tensor_name: str) -> bool:
+        """Whether this clause speaks about the tensor: a case-sensitive substring test."""
+        return self.filter is None or self.filter == "*" or self.filter in tensor_name
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The value of one parameter: clauses in order, the first that matches wins."""
+
+    clauses: tuple[Clause, ...]
+
+    @staticmethod
+    def constant(value: Scalar) -> Setting:
+        """A setting with the same value everywhere."""
+        return Setting((Clause(value),))
+
+    def at(self, tensor_name: str, depth: float) -> Scalar | None:
+        """The value for a tensor at `depth` in [0, 1] of its slice; None when no clause matches."""
+        for clause in self.clauses:
+            if clause.matches(tensor_name):
+                value = clause.value
+                return value.at(depth) if isinstance(value, Gradient) else value
+        return None
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Settings by parameter name at one scope of a recipe (source, slice or whole recipe)."""
+
+    settings: tuple[tuple[str, Setting], ...] = ()
+
+    @staticmethod
+    def of(settings: Iterable[tuple[str, Setting]]) -> Parameters:
+        """Normal form: sorted by name, so that equal parameters have equal digests."""
+        return Parameters(tuple(sorted(settings, key=lambda pair: pair[0])))
+
+    @staticmethod
+    def constants(values: dict[str, Scalar]) -> Parameters:
+        """Parameters with one constant each."""
+        return Parameters.of((name, Setting.constant(value)) for name, value in values.items())
+
+    def get(self, name: str) -> Setting | None:
+        """The setting called `name`, or None."""
+        return next((setting for key, setting in self.settings if key == name), None)
+
+    def __iter__(self) -> Iterator[tuple[str, Setting]]:
+        return iter(self.settings)
+
+    def __bool__(self) -> bool:
+        return bool(self.settings)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One model that takes part in a merge; `layer_range` is half open and only used in slices."""
+
+    model: str
+    layer_range: tuple[int, int] | None = None
+    parameters: Parameters = Parameters()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Consecutive output layers made from equally long layer ranges of the sources."""
+
+    sources: tuple[Source, ...]
+    parameters: Parameters = Parameters()
+    base_model: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One merge with every value resolved; exactly one of `models` and `slices` is not empty.
+
+    `dtype` is the storage type of the result unless `out_dtype` is given; None keeps the parents'
+    promoted type. Arithmetic is always float32 (float64 for float64 parents).
+    """
+
+    merge_method: str
+    models: tuple[Source, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    base_model: str | None = None
+    parameters: Parameters = Parameters()
+    dtype: str | None = None
+    out_dtype: str | None = None
+    tokenizer_source: str | None = None
+    chat_template: str | None = None
+
+    def __post_init__(self) -> None:
+        assert bool(self.models) != bool(self.slices), "a recipe has models or slices, not both"
+
+    def referenced_models(self) -> tuple[str, ...]:
+        """Every model named in the recipe, each once, base first, then in order of appearance."""
+        named = [self.base_model, *(source.model for source in self.models)]
+        for part in self.slices:
+            named += [part.base_model, *(source.model for source in part.sources)]
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def donor(self) -> str:
+        """The model that gives config, tokenizer and generation settings: base, else the first."""
+        return self.referenced_models()[0]
+
+    @property
+    def storage_dtype(self) -> str | None:
+        """The type that result tensors are rounded to, once; None: the parents' promoted type."""
+        return self.out_dtype or self.dtype
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that can change the merged weights or their files; 16 hex digits."""
+        text = json.dumps(_plain(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    """The recipe as nested lists with type names, the form that is hashed."""
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "__dataclass_fields__"):
+        fields = {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {"": type(value).__name__, **fields}
+    return value

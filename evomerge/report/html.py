@@ -1,0 +1,86 @@
+"""The report of a run as one HTML file: no scripts, no network, everything inline."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from evomerge.report.depth import depth_plot
+from evomerge.report.drawing import THEME, in_tags
+from evomerge.report.evidence import (
+    VERIFIED,
+    Standing,
+    honesty_rows,
+    result_rows,
+    results,
+    standing,
+)
+from evomerge.report.formats import scale_of, typographic
+from evomerge.report.page import best_minibatch, key_figures, protocol, task_table
+from evomerge.report.plots import comparison_plot, history_plot
+from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline
+from evomerge.report.summary import RunSummary
+
+_TONES = {
+    Standing.RUNNING: "calm",
+    Standing.INTERRUPTED: "calm",
+    Standing.BETTER: "good",
+    Standing.NOT_BETTER: "fair",
+    Standing.WORSE: "bad",
+    Standing.UNDECIDED: "fair",
+    Standing.UNVERIFIED: "bad",
+}
+
+
+def render_report(summary: RunSummary) -> str:
+    """The whole report as HTML text; the same summary always gives the same text.
+
+    Works at any moment of a run: parts without data are left out.
+    """
+    scale = typographic(scale_of(summary))
+    situation = standing(summary)
+    return _environment().get_template("report.html.j2").render(
+        summary=summary,
+        unit=scale.unit,
+        stamp=STAMPS[situation],
+        tone=_TONES[situation],
+        verified=situation in VERIFIED,
+        unverified=situation is Standing.UNVERIFIED,
+        headline=headline(summary),
+        evidence=" ".join(evidence_sentences(summary, scale)).replace(" %", "\u00a0%"),
+        cautions=cautions(summary, scale),
+        figures=key_figures(summary, scale),
+        results=results(summary),
+        rows=result_rows(summary, scale),
+        tasks=task_table(summary),
+        honesty=honesty_rows(summary, scale),
+        lucky=best_minibatch(summary, scale),
+        protocol=protocol(summary, scale),
+        history=_themed(history_plot(summary)),
+        comparison=_themed(comparison_plot(summary)),
+        depth=_themed(depth_plot(summary)),
+    )  # fmt: skip
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("evomerge.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _themed(svg: str) -> Markup:
+    """The figure with its colours as CSS variables, so that it follows the page's theme.
+
+    The figure escapes names itself, so it goes into the page as it is.
+    """
+
+    def edit(tag: str) -> str:
+        for colour, variable in THEME.items():
+            tag = tag.replace(colour, f"var({variable}, {colour})")
+        return tag
+
+    return Markup(in_tags(svg, edit))

@@ -1,0 +1,149 @@
+"""The plain sentences about a run that the terminal, the report and the model card share."""
+
+from __future__ import annotations
+
+import math
+
+from evomerge.report.evidence import (
+    Standing,
+    best_baseline,
+    is_winner,
+    results,
+    smallest_visible_lead,
+    standing,
+)
+from evomerge.report.formats import Scale, count, duration, items_of, p_clause
+from evomerge.report.summary import Comparison, ModelRow, RunSummary, Spending
+
+SMALL_HOLDOUT = 250
+"""Below this many items even a lead of several points is usually invisible."""
+
+STAMPS = {
+    Standing.RUNNING: "search in progress",
+    Standing.INTERRUPTED: "interrupted",
+    Standing.BETTER: "better than every baseline",
+    Standing.NOT_BETTER: "no better than the baselines",
+    Standing.WORSE: "worse than the best baseline",
+    Standing.UNDECIDED: "cannot tell",
+    Standing.UNVERIFIED: "unverified",
+}
+_HEADLINES = {
+    Standing.RUNNING: "The search is still running: there is no verdict yet.",
+    Standing.INTERRUPTED: "The run was interrupted: the same command continues it.",
+    Standing.BETTER: "The evolved merge beats every model and fixed recipe it was compared with.",
+    Standing.NOT_BETTER: "Nothing beat the baselines: the best of them is handed over instead.",
+    Standing.WORSE: "On the held-back items the merge does worse than the best baseline.",
+    Standing.UNDECIDED: "The held-back items cannot tell whether the merge beats the baselines.",
+    Standing.UNVERIFIED: "Nobody has checked this result: no items were held back for that.",
+}
+_MANY_FAILURES = 0.1
+
+
+def headline(summary: RunSummary) -> str:
+    """The outcome in one sentence that needs no knowledge of the run."""
+    return _HEADLINES[standing(summary)]
+
+
+def score_sentence(summary: RunSummary, scale: Scale) -> str:
+    """The winner's score and where it comes from; empty while there is no winner."""
+    if summary.winner is None:
+        return ""
+    found = results(summary)
+    row = next((row for row in found.rows if is_winner(summary, row)), summary.winner)
+    words = f"{row.label} scores {scale.quantity(row.fitness)}"
+    interval = scale.interval(row.low, row.high)
+    if interval:
+        words += f", 95 % interval {interval},"
+    return f"{words} on {count(items_of(row), f'{found.split} item')}."
+
+
+def lead_sentence(summary: RunSummary, scale: Scale) -> str:
+    """The winner's lead over the bar it had to clear; empty when there is no such comparison."""
+    rival = best_baseline(results(summary).rows)
+    if rival is None or rival.comparison is None:
+        return ""
+    versus = rival.comparison
+    words = f"Against the best baseline, {rival.label} at {scale.quantity(rival.fitness)}, "
+    words += f"the lead is {scale.lead(versus.difference)}"
+    details = [f"95 % interval {interval}" for interval in [_interval(scale, versus)] if interval]
+    if math.isfinite(versus.p_value):
+        details.append(p_clause(versus.p_value))
+    return f"{words} ({', '.join(details)})." if details else f"{words}."
+
+
+def evidence_sentences(summary: RunSummary, scale: Scale) -> tuple[str, ...]:
+    """The result's score and its lead over the bar; empty until the run has finished."""
+    if standing(summary) in {Standing.RUNNING, Standing.INTERRUPTED}:
+        return ()
+    said = (score_sentence(summary, scale), lead_sentence(summary, scale))
+    return tuple(sentence for sentence in said if sentence)
+
+
+def power_sentence(summary: RunSummary, scale: Scale) -> str:
+    """How small a true lead the holdout could still have shown; empty when unknown."""
+    found = results(summary)
+    comparison = _tightest_test(summary, found.rows)
+    visible = None if comparison is None else smallest_visible_lead(comparison)
+    if not summary.holdout or visible is None:
+        return ""
+    amount = scale.lead(visible).removeprefix("+")
+    return (
+        f"With {count(found.items, 'holdout item')} a true lead of less than about {amount} "
+        "would often go unnoticed (80 % power)."
+    )
+
+
+def cautions(summary: RunSummary, scale: Scale) -> tuple[str, ...]:
+    """Everything a reader must know before believing the result; the run's warnings included."""
+    notes = [*_holdout_cautions(summary, scale), *summary.warnings]
+    spent = summary.spending
+    if spent.failed > _MANY_FAILURES * max(spent.candidates, 1):
+        notes.append(
+            f"{spent.failed:,} of {count(spent.candidates, 'candidate')} failed: the space may "
+            "reach recipes that cannot be built or scored."
+        )
+    return tuple(dict.fromkeys(notes))
+
+
+def failures(spent: Spending) -> str:
+    """How many candidates failed, as a clause."""
+    return f"{spent.failed:,} failed" if spent.failed else "none failed"
+
+
+def time_sentence(spent: Spending) -> str:
+    """Where the workers' time went; empty before anything was measured."""
+    total = spent.build_seconds + spent.score_seconds
+    if not math.isfinite(total) or total <= 0.0:
+        return ""
+    build = round(100.0 * spent.build_seconds / total)
+    return f"{duration(total)}: {build} % building merges, {100 - build} % scoring"
+
+
+def _holdout_cautions(summary: RunSummary, scale: Scale) -> list[str]:
+    situation = standing(summary)
+    if situation is Standing.UNVERIFIED:
+        return [
+            "There is no holdout: every number here comes from items that the search or the "
+            "selection used, so it is probably too high. Hold items back and run again."
+        ]
+    if not summary.holdout and dict(summary.split_sizes).get("holdout", 0) == 0:
+        return ["No items are held back: this run will end without a verified result."]
+    items = results(summary).items
+    small = bool(summary.holdout) and items < SMALL_HOLDOUT
+    power = power_sentence(summary, scale) if small or situation is Standing.UNDECIDED else ""
+    if small:
+        advice = (
+            f"The holdout is small ({count(items, 'item')}; {SMALL_HOLDOUT} or more is better)."
+        )
+        return [f"{advice} {power}".rstrip()]
+    return [power] if power else []
+
+
+def _tightest_test(summary: RunSummary, rows: tuple[ModelRow, ...]) -> Comparison | None:
+    """The comparison with the bar; with the next best model when the bar itself was kept."""
+    others = (row for row in rows if not is_winner(summary, row))
+    return next((row.comparison for row in others if row.comparison is not None), None)
+
+
+def _interval(scale: Scale, versus: Comparison) -> str:
+    return scale.signed_interval(versus.low, versus.high)

@@ -1,0 +1,1 @@
+"""A run: one directory, one driver, many workers, one ledger."""

@@ -1,0 +1,168 @@
+"""The schema of a space file: what a person may write, and every problem in it as one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from evomerge import yaml12
+from evomerge.errors import InvalidInput
+from evomerge.signatures import did_you_mean
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*([smhd])$")
+Model = TypeVar("Model", bound=BaseModel)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: Any) -> float:
+    """Seconds from a number or a text such as "90s", "30m", "8h", "2d"."""
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    if match:
+        return float(match.group(1)) * _SECONDS[match.group(2)]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"expected a duration such as 90s, 30m or 8h, got {value!r}")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class TaskConfig(_Strict):
+    """One lm-eval task and the metric of it that counts."""
+
+    task: str
+    metric: str
+    weight: float = Field(1.0, ge=0.0, description="share of this task in the fitness")
+    limit: int | None = Field(None, gt=0, description="use at most this many items")
+
+
+class SplitsConfig(_Strict):
+    """Shares of the items that are searched on, chosen on, and only reported on."""
+
+    search: float = Field(0.6, gt=0.0, lt=1.0)
+    selection: float = Field(0.25, gt=0.0, lt=1.0)
+    holdout: float = Field(0.15, ge=0.0, lt=1.0, description="0 leaves the result unverified")
+
+
+class ObjectiveConfig(_Strict):
+    """What to maximise."""
+
+    tasks: list[TaskConfig] = Field(min_length=1)
+    include: list[str] = Field(
+        default_factory=list, description="folders with task files, relative to this file"
+    )
+    splits: SplitsConfig = SplitsConfig()  # type: ignore[call-arg]
+    batch_size: int = Field(32, gt=0)
+    num_fewshot: int | None = Field(None, ge=0)
+    apply_chat_template: bool = False
+    combine: Literal["weighted_mean"] = "weighted_mean"
+
+
+class StrategyConfig(_Strict):
+    """How to search."""
+
+    algorithm: Literal["cma_es"] = "cma_es"
+    sigma: float = Field(1.0 / 6.0, gt=0.0, le=0.5, description="first step, share of the range")
+    population: int | None = Field(None, ge=4, description="candidates per generation")
+    lookahead: int | None = Field(None, ge=0, description="candidates asked before a tell")
+    minibatch: int = Field(64, gt=0, description="fresh items per task and generation")
+
+
+class BudgetConfig(_Strict):
+    """What the run may cost; the first limit that is reached ends the search."""
+
+    candidates: int | None = Field(None, gt=0, description="merges built, baselines included")
+    items: int | None = Field(None, gt=0, description="items scored, all but the holdout")
+    time: Annotated[float, BeforeValidator(seconds), Field(gt=0)] | None = Field(
+        None, description="wall time of the search, for example 8h"
+    )
+
+
+def _version(value: int) -> int:
+    if value != 1:
+        raise ValueError(f"expected 1, got {value}; this evomerge reads version 1")
+    return value
+
+
+class SpaceFile(_Strict):
+    """A whole space file."""
+
+    version: Annotated[int, AfterValidator(_version)]
+    name: str | None = None
+    space: dict[str, Any]
+    objective: ObjectiveConfig
+    strategy: StrategyConfig = StrategyConfig()  # type: ignore[call-arg]
+    budget: BudgetConfig = BudgetConfig(candidates=200)  # type: ignore[call-arg]
+    seed: int = Field(0, ge=0)
+    threads: int = Field(1, gt=0, description="CPU threads per worker; part of the numerics")
+
+
+def read_space_file(path: Path, overrides: Mapping[str, Any]) -> SpaceFile:
+    """The space file at `path` with `overrides` ("strategy.sigma" -> value) applied.
+
+    Raises:
+        InvalidInput: every problem of the file, one line each.
+    """
+    return _parse(SpaceFile, _overridden(yaml12.load(path), overrides), str(path))
+
+
+def read_objective(path: Path) -> ObjectiveConfig:
+    """The objective of a space file or of a file that has only an `objective:` section."""
+    mapping = yaml12.load(path)
+    if not isinstance(mapping, Mapping) or "objective" not in mapping:
+        raise InvalidInput(f"{path}: no 'objective:' section; add one, or name a space file")
+    return _parse(ObjectiveConfig, mapping["objective"], f"{path}: objective")
+
+
+def _overridden(mapping: Any, overrides: Mapping[str, Any]) -> Any:
+    for key, value in overrides.items():
+        *parents, last = key.split(".")
+        target = mapping
+        for name in parents:
+            if not isinstance(target, dict):
+                raise InvalidInput(f"--set {key}: '{name}' is not a section of the file")
+            target = target.setdefault(name, {})
+        if not isinstance(target, dict):
+            raise InvalidInput(f"--set {key}: there is no section to set it in")
+        target[last] = value
+    return mapping
+
+
+def _parse(model: type[Model], mapping: Any, where: str) -> Model:
+    if not isinstance(mapping, Mapping):
+        raise InvalidInput(f"{where}: expected a mapping, got {mapping!r}")
+    try:
+        return model.model_validate(mapping)
+    except ValidationError as error:
+        raise InvalidInput([_line(model, entry, where) for entry in error.errors()]) from None
+
+
+def _line(model: type[BaseModel], entry: Any, where: str) -> str:
+    location = ".".join(str(part) for part in entry["loc"])
+    location = re.sub(r"\.(\d+)", r"[\1]", location)
+    if entry["type"] == "extra_forbidden":
+        known = _known_keys(model, entry["loc"][:-1])
+        return f"{where}: {location}: unknown key; {did_you_mean(str(entry['loc'][-1]), known)}"
+    if entry["type"] == "missing":
+        return f"{where}: {location}: missing; add it"
+    message = entry["msg"].removeprefix("Value error, ")
+    got = "" if "got" in message else f", got {entry['input']!r}"
+    return f"{where}: {location}: {message}{got}"
+
+
+def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = current.model_fields[part].annotation
+        arguments = getattr(annotation, "__args__", ())
+        current = arguments[0] if arguments and not isinstance(annotation, type) else annotation
+        if getattr(current, "__args__", None):
+            current = current.__args__[0]
+    return list(current.model_fields)

@@ -1,0 +1,101 @@
+"""The run directory: what it holds besides the ledger, and whether it belongs to this run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evomerge import yaml12
+from evomerge.errors import InvalidInput
+
+RESOLVED = "spec.resolved.yaml"
+_MOST = 20
+
+
+def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any]) -> bool:
+    """Create the run directory, or check that it holds this run; True when it does.
+
+    Raises:
+        InvalidInput: the directory holds something else, or the same run with other inputs; the
+            message lists every difference.
+    """
+    stored = run_dir / RESOLVED
+    if stored.exists():
+        differences = list(_differences(yaml12.load(stored), _normal(resolved), ""))
+        if differences:
+            more = len(differences) - _MOST
+            tail = [f"... and {more} more"] if more > 0 else []
+            raise InvalidInput(
+                [
+                    f"{run_dir}: belongs to a run with other inputs; choose another --out or undo",
+                    *differences[:_MOST],
+                    *tail,
+                ]
+            )
+        return True
+    if run_dir.exists() and any(entry.name != "LOCK" for entry in run_dir.iterdir()):
+        raise InvalidInput(
+            f"{run_dir}: not empty and not a run of evomerge; choose another directory with --out"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "logs").mkdir(exist_ok=True)
+    _write(run_dir / "spec.yaml", space_file.read_text(encoding="utf-8"))
+    environment = {"python": platform.python_version(), "machine": platform.machine()}
+    _write(run_dir / "env.json", json.dumps(environment | dict(resolved["versions"]), indent=2))
+    run = {"format": 1, "name": resolved["name"], "space_file": str(space_file.resolve())}
+    _write(run_dir / "run.json", json.dumps(run, indent=2))
+    # last: its presence says that the directory is complete
+    _write(stored, yaml12.dumps(_normal(resolved)))
+    return False
+
+
+def read_resolved(run_dir: Path) -> dict[str, Any]:
+    """The resolved specification of the run in `run_dir`."""
+    stored = run_dir / RESOLVED
+    if not stored.exists():
+        raise InvalidInput(f"{run_dir}: not a run directory: no {RESOLVED}; check the path")
+    value = yaml12.load(stored)
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{stored}: expected a mapping; restore the file from a copy")
+    return value
+
+
+def model_root(run_dir: Path) -> Path:
+    """The folder that the run's relative model paths start from: that of its space file."""
+    run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    return Path(run["space_file"]).parent
+
+
+def _normal(value: Any) -> Any:
+    """Plain values as they come back from a file."""
+    return yaml12.loads(yaml12.dumps(json.loads(json.dumps(value))), "specification")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _differences(then: Any, now: Any, path: str) -> Iterator[str]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*then, *now]):
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _differences(then.get(key), now.get(key), inner)
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for index, (a, b) in enumerate(zip(then, now, strict=True)):
+            yield from _differences(a, b, f"{path}[{index}]")
+    elif then != now:
+        yield f"  {path}: the run has {_brief(then)}, now {_brief(now)}"
+
+
+def _brief(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,124 @@
+"""Evaluations: asks a pool for outcomes, records each before anybody sees it, never asks twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from evomerge.candidate import Assignment, Candidate, Failed, ItemSelection, Outcome, Scored
+from evomerge.errors import Interrupted, TooManyFailures
+from evomerge.run.ledger import Ledger
+from evomerge.run.pool import Dispatcher
+from evomerge.run.progress import Evaluated
+from evomerge.score import Objective
+
+_WINDOW = 20
+_OPENING = 5
+
+
+class Evaluations:
+    """The one way to an outcome (stateful: ledger, dispatcher and what has been spent)."""
+
+    def __init__(
+        self, ledger: Ledger, dispatcher: Dispatcher, objective: Objective, stop: threading.Event
+    ) -> None:
+        """`stop` is set from outside to drain the pool and raise Interrupted."""
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._objective = objective
+        self._stop = stop
+        self._waiting: dict[tuple[int, str], tuple[Candidate, ItemSelection]] = {}
+        self._replayed: deque[tuple[tuple[int, str], Outcome]] = deque()
+        self._recent: deque[Failed | None] = deque(maxlen=_WINDOW)
+        self._first_failure: Failed | None = None
+        self._spent_before = float(ledger.meta("seconds") or 0.0)
+        self._began = time.monotonic()
+        self.items_spent = 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time spent on this run, over all its sessions."""
+        return self._spent_before + time.monotonic() - self._began
+
+    def submit(self, candidate: Candidate, stage: str, items: ItemSelection) -> None:
+        """Ask for one outcome; it comes out of `answers`, at once if it is on record."""
+        self._ledger.add_candidate(candidate)
+        key = (candidate.id, stage)
+        self._waiting[key] = (candidate, items)
+        known = self._ledger.outcome(key)
+        if known is not None:
+            self._replayed.append((key, known))
+        else:
+            self._dispatcher.submit(Assignment(candidate.id, stage, candidate.recipe, items))
+
+    def answers(self) -> Iterator[tuple[Evaluated, Outcome]]:
+        """The outcomes that are known now; waits up to a second for the first.
+
+        Raises:
+            Interrupted: `stop` was set; everything that was under way has been recorded.
+            TooManyFailures: most of the last candidates failed.
+        """
+        if self._replayed:
+            yield self._answer(*self._replayed.popleft(), replayed=True)
+            return
+        if self._stop.is_set():
+            self._drain()
+        yield from self._poll(1.0)
+
+    def each(
+        self, candidates: Sequence[Candidate], stage: str, items: ItemSelection
+    ) -> Iterator[tuple[Evaluated, Outcome]]:
+        """Outcomes of all `candidates` on the same items, in the order they arrive."""
+        for candidate in candidates:
+            self.submit(candidate, stage, items)
+        while self._waiting:
+            yield from self.answers()
+
+    def save_clock(self) -> None:
+        """Note the time spent, for the next session."""
+        self._ledger.set_meta("seconds", self.seconds)
+
+    def _poll(self, timeout: float) -> Iterator[tuple[Evaluated, Outcome]]:
+        for answer in self._dispatcher.poll(timeout):
+            key = answer.assignment.key
+            self._ledger.record(key, answer.outcome, attempts=answer.attempts, worker=answer.worker)
+            yield self._answer(key, answer.outcome, replayed=False)
+
+    def _drain(self) -> None:
+        """Record what is under way, then stop; queued work that no worker took is dropped."""
+        self._dispatcher.cancel_queued()
+        while self._dispatcher.pending():
+            for _ in self._poll(1.0):
+                pass
+        self.save_clock()
+        raise Interrupted("interrupted; finished work is saved, the same command continues")
+
+    def _answer(
+        self, key: tuple[int, str], outcome: Outcome, *, replayed: bool
+    ) -> tuple[Evaluated, Outcome]:
+        candidate, items = self._waiting.pop(key)
+        self.items_spent += items.count
+        failed = outcome if isinstance(outcome, Failed) else None
+        self._check_failures(failed)
+        fitness = self._objective.fitness(outcome.results) if isinstance(outcome, Scored) else None
+        reason = None if failed is None else f"{failed.kind}: {failed.message}"
+        evaluated = Evaluated(candidate, key[1], fitness, reason, self.items_spent, replayed)
+        return evaluated, outcome
+
+    def _check_failures(self, failed: Failed | None) -> None:
+        """The failure policy: most of the last twenty, or the first five all alike."""
+        self._recent.append(failed)
+        self._first_failure = self._first_failure or failed
+        failures = [entry for entry in self._recent if entry is not None]
+        opening = len(self._recent) == len(failures) == _OPENING
+        alike = len({(entry.kind, entry.message) for entry in failures}) == 1
+        if (opening and alike) or len(failures) > _WINDOW // 2:
+            first = self._first_failure
+            assert first is not None
+            self.save_clock()
+            raise TooManyFailures(
+                f"{len(failures)} of the last {len(self._recent)} candidates failed; the first: "
+                f"{first.kind}: {first.message}"
+            )

@@ -1,0 +1,65 @@
+"""When a worker's place is filled again after a death or a failed start, and when no more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import final
+
+from evomerge.errors import EvomergeError
+from evomerge.run.pools.serving import StartFailure
+
+MAX_STRIKES = 3
+_AFTER_LOSS = 0.25
+_AFTER_FAILED_START = 1.0  # a killed process can hold its GPU memory for some seconds
+_LONGEST = 60.0
+
+
+@final
+class Backoff:
+    """Per place: misfortunes in a row and the earliest time of the next start (stateful)."""
+
+    def __init__(self) -> None:
+        self._losses: Counter[int] = Counter()
+        self._strikes: Counter[int] = Counter()
+        self._due: dict[int, float] = {}
+
+    def due(self, place: int) -> float:
+        """The clock's value from which the place may be filled."""
+        return self._due.get(place, 0.0)
+
+    def started(self, place: int) -> None:
+        """A worker has become ready."""
+        self._strikes[place] = 0
+
+    def answered(self, place: int) -> None:
+        """A worker has done something useful."""
+        self._losses[place] = 0
+
+    def lost(self, place: int, now: float) -> None:
+        """A ready worker has gone."""
+        self._losses[place] += 1
+        self._wait(place, now, _AFTER_LOSS, self._losses[place])
+
+    def not_started(
+        self, place: int, failure: StartFailure, now: float, *, alone: bool
+    ) -> EvomergeError | None:
+        """A worker has not become ready; returns the error that ends the run, if it should end.
+
+        A user's error ends it at once, because the next worker would say the same. Anything else
+        is tried again; the third failure in a row ends the run if no other worker is ready
+        (`alone`), else the run goes on with those.
+        """
+        if failure.error is not None:
+            return failure.error(failure.problems)
+        self._strikes[place] += 1
+        strikes = self._strikes[place]
+        if strikes >= MAX_STRIKES and alone:
+            return EvomergeError(
+                f"no worker could be started in {strikes} attempts, the last time because: "
+                f"{' '.join(failure.problems)}"
+            )
+        self._wait(place, now, _AFTER_FAILED_START, strikes)
+        return None
+
+    def _wait(self, place: int, now: float, first: float, times: int) -> None:
+        self._due[place] = now + min(_LONGEST, first * 2.0 ** min(times - 1, 10))

@@ -1,0 +1,74 @@
+"""The main function of a worker process of the local pool."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from evomerge.candidate import Lost
+from evomerge.run.pools.serving import StartFailure, answer, start, started
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(pipe: Connection, driver: int, environment: Mapping[str, str], log: str | None) -> None:
+    """Make a worker and answer assignments until the driver is gone.
+
+    The driver sends pickled assignments, or an empty message that asks for a sign of life.
+    """
+    _die_with(driver)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(environment)  # before the factory's modules are imported: they read it then
+    _redirect(log)
+    code = 1
+    try:
+        code = _answer_all(pipe)
+    except (EOFError, ConnectionError):
+        code = 0  # the driver closed the pipe or died: not worth a traceback
+    finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)  # nothing here needs cleaning up, and exit handlers of libraries can hang
+
+
+def _answer_all(pipe: Connection) -> int:
+    worker = start(pipe.recv_bytes())
+    if isinstance(worker, StartFailure):
+        pipe.send(worker)
+        return 1
+    pipe.send(started())
+    while True:
+        message = pipe.recv_bytes()
+        if not message:
+            pipe.send(started())
+            continue
+        outcome = answer(worker, pickle.loads(message))
+        pipe.send(outcome)
+        if isinstance(outcome, Lost):
+            return 1
+
+
+def _die_with(driver: int) -> None:
+    """Have the kernel kill this process when the driver dies, even from kill -9 and while busy."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != driver:
+        os._exit(0)  # it died before the line above
+
+
+def _redirect(log: str | None) -> None:
+    """Keep standard output clean: it belongs to the driver's results."""
+    if log is not None:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, 2)
+        os.close(file)
+    os.dup2(2, 1)
+    faulthandler.enable(file=2)

@@ -1,0 +1,58 @@
+"""What a running search tells whoever watches it: plain values, in the order they happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evomerge.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A phase of the protocol begins: baselines, search, final or holdout."""
+
+    phase: str
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation is known; `replayed` when an earlier session had recorded it.
+
+    `fitness` is None when the candidate failed; `failure` then says why.
+    """
+
+    candidate: Candidate
+    stage: str
+    fitness: float | None
+    failure: str | None
+    items_spent: int
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class GenerationDone:
+    """The strategy has learnt from a generation; fitness on that generation's minibatch."""
+
+    generation: int
+    best: float
+    mean: float
+    items_spent: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something the user should know, in one line."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The protocol is complete: the candidate to hand over, and whether it beat the baselines."""
+
+    winner: Candidate
+    is_baseline: bool
+
+
+Progress = PhaseStarted | Evaluated | GenerationDone | Warned | Finished

@@ -1,0 +1,114 @@
+"""The JSON Schema (draft 7) of space files, so that editors complete and check them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from evomerge.recipe import DTYPES
+from evomerge.run.config import SpaceFile
+from evomerge.signatures import SIGNATURES, Parameter
+
+
+def space_file_schema() -> dict[str, Any]:
+    """The schema of a whole space file; the `space` part follows from the method signatures."""
+    schema = SpaceFile.model_json_schema()
+    # pydantic writes draft 2020-12; these keywords mean the same under draft 7's names
+    schema = json.loads(json.dumps(schema).replace("#/$defs/", "#/definitions/"))
+    definitions = schema.pop("$defs", {}) | _space_definitions()
+    schema["definitions"] = definitions
+    schema["properties"]["space"] = {"$ref": "#/definitions/space"}
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
+
+
+def _space_definitions() -> dict[str, Any]:
+    text = {"type": "string"}
+    model = _object({"model": text, "parameters": _ref("parameters")}, required=["model"])
+    source = _object(
+        {
+            "model": text,
+            "layer_range": _list({"type": "integer"}),
+            "parameters": _ref("parameters"),
+        },
+        required=["model"],
+    )
+    part = _object(
+        {"sources": _list(source), "parameters": _ref("parameters"), "base_model": text},
+        required=["sources"],
+    )
+    space = {
+        "merge_method": {"anyOf": [{"enum": sorted(SIGNATURES)}, _ref("gene")]},
+        "base_model": text,
+        "models": _list(model),
+        "slices": _list(part),
+        "layer_groups": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "array"}]},
+        "filters": _list(text),
+        "parameters": _ref("parameters"),
+        "dtype": {"enum": list(DTYPES)},
+        "out_dtype": {"enum": list(DTYPES)},
+        "tokenizer_source": text,
+        "tokenizer": _object({"source": text}, required=["source"]),
+        "chat_template": text,
+    }
+    return {
+        "space": _object(space, required=["merge_method"]),
+        "parameters": _object(_parameters(), required=[]),
+        "setting": _setting(),
+        "gene": _gene(),
+    }
+
+
+def _parameters() -> dict[str, Any]:
+    found: dict[str, Parameter] = {}
+    methods: dict[str, list[str]] = {}
+    for signature in SIGNATURES.values():
+        for parameter in signature.parameters:
+            found[parameter.name] = parameter
+            methods.setdefault(parameter.name, []).append(signature.name)
+    return {
+        name: {
+            "allOf": [_ref("setting")],
+            "description": f"{parameter.doc} ({', '.join(methods[name])})",
+        }
+        for name, parameter in found.items()
+    }
+
+
+def _setting() -> dict[str, Any]:
+    value = {"type": ["number", "boolean", "string"]}
+    filtered = _object({"filter": {"type": "string"}, "value": {}}, required=["value"])
+    return {"anyOf": [value, _ref("gene"), {"type": "array"}, filtered]}
+
+
+def _gene() -> dict[str, Any]:
+    numbers = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    per = {"enum": ["model", "layer_group", "filter"]}
+    return _object(
+        {
+            "float": numbers,
+            "int": numbers,
+            "choice": {"type": "array", "minItems": 2},
+            "init": {"description": "where the search starts"},
+            "log": {"type": "boolean", "description": "geometric scale"},
+            "per": {"anyOf": [per, _list(per)], "description": "one gene for each of these"},
+            "gradient": {"type": "integer", "minimum": 2, "description": "points over depth"},
+        },
+        required=[],
+    ) | {"anyOf": [{"required": [kind]} for kind in ("float", "int", "choice")]}
+
+
+def _object(properties: dict[str, Any], *, required: list[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/definitions/{name}"}

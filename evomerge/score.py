@@ -1,0 +1,150 @@
+"""From per-item outcomes to task scores to fitness; direction is applied here, once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ItemOutcome:
+    """What one item contributed: the metric is a function of sum(value) / sum(weight).
+
+    For a mean metric `value` is the item's metric and `weight` is 1; for perplexities `value` is
+    the log-likelihood in nats and `weight` the number of words, bytes or items it covers.
+    """
+
+    item: str
+    value: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class TaskOutcomes:
+    """The outcomes of one model on the items of one task, in ascending order of item id."""
+
+    task: str
+    outcomes: tuple[ItemOutcome, ...]
+
+    def items(self) -> tuple[str, ...]:
+        """The item ids, in order."""
+        return tuple(outcome.item for outcome in self.outcomes)
+
+    def only(self, items: frozenset[str]) -> TaskOutcomes:
+        """The outcomes of the given items."""
+        return TaskOutcomes(self.task, tuple(o for o in self.outcomes if o.item in items))
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How a task metric follows from r = sum(value) / sum(weight), and its slope for the stderr."""
+
+    metric: Callable[[float], float]
+    slope: Callable[[float], float]
+    ratio_higher_is_better: bool | None
+    """Direction of r itself; None: the same as the metric's."""
+
+
+AGGREGATIONS: Mapping[str, Aggregation] = MappingProxyType(
+    {
+        "mean": Aggregation(lambda r: r, lambda _: 1.0, None),
+        "perplexity": Aggregation(lambda r: math.exp(-r), lambda r: -math.exp(-r), True),
+        "weighted_perplexity": Aggregation(lambda r: math.exp(-r), lambda r: -math.exp(-r), True),
+        "bits_per_byte": Aggregation(
+            lambda r: -r / math.log(2.0), lambda _: -1.0 / math.log(2.0), True
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class TaskGoal:
+    """One task of the objective: which metric counts, in which direction, and how much."""
+
+    task: str
+    metric: str
+    weight: float = 1.0
+    aggregation: str = "mean"
+    higher_is_better: bool = True
+
+    @property
+    def sign(self) -> float:
+        """+1 when a larger ratio sum(value) / sum(weight) is better, else -1."""
+        ratio_direction = AGGREGATIONS[self.aggregation].ratio_higher_is_better
+        better = self.higher_is_better if ratio_direction is None else ratio_direction
+        return 1.0 if better else -1.0
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """A task metric over n items with its standard error, in the metric's own units."""
+
+    task: str
+    metric: str
+    value: float
+    stderr: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The goals and their weights; fitness is the weighted mean of signed ratios, maximised."""
+
+    goals: tuple[TaskGoal, ...]
+
+    def goal(self, task: str) -> TaskGoal:
+        """The goal of `task`."""
+        return next(goal for goal in self.goals if goal.task == task)
+
+    def share(self, task: str) -> float:
+        """The weight of `task` among all tasks; the shares sum to 1."""
+        return self.goal(task).weight / sum(goal.weight for goal in self.goals)
+
+    def fitness(self, results: tuple[TaskOutcomes, ...]) -> float:
+        """The fitness of one model from its outcomes on every task."""
+        return sum(
+            self.share(result.task) * self.goal(result.task).sign * _ratio(result)
+            for result in results
+        )
+
+    def scores(self, results: tuple[TaskOutcomes, ...]) -> tuple[TaskScore, ...]:
+        """The task metrics in their own units, with standard errors (delta method)."""
+        return tuple(task_score(self.goal(result.task), result) for result in results)
+
+
+def task_score(goal: TaskGoal, result: TaskOutcomes) -> TaskScore:
+    """The metric of `goal` over the outcomes; stderr is the sample one, as lm-eval reports it."""
+    aggregation = AGGREGATIONS[goal.aggregation]
+    ratio = _ratio(result)
+    n = len(result.outcomes)
+    mean_weight = sum(o.weight for o in result.outcomes) / n
+    residuals = [(o.value - ratio * o.weight) / mean_weight for o in result.outcomes]
+    variance = sum(r * r for r in residuals) / max(n - 1, 1)
+    stderr = abs(aggregation.slope(ratio)) * math.sqrt(variance / n)
+    return TaskScore(goal.task, goal.metric, aggregation.metric(ratio), stderr, n)
+
+
+def contributions(objective: Objective, results: tuple[TaskOutcomes, ...]) -> FloatArray:
+    """Per-item contributions, shape [items over all tasks], whose sum is the fitness.
+
+    Tasks follow the objective's order, items their order within the task; two models scored on the
+    same items can therefore be compared entry by entry.
+    """
+    parts: list[float] = []
+    by_task = {result.task: result for result in results}
+    for goal in objective.goals:
+        outcomes = by_task[goal.task].outcomes
+        scale = objective.share(goal.task) * goal.sign / sum(o.weight for o in outcomes)
+        parts += [scale * o.value for o in outcomes]
+    return np.asarray(parts, dtype=np.float64)
+
+
+def _ratio(result: TaskOutcomes) -> float:
+    return sum(o.value for o in result.outcomes) / sum(o.weight for o in result.outcomes)

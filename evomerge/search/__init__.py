@@ -1,0 +1,1 @@
+"""Proposals: strategies that see genotypes and fitness, and nothing else."""

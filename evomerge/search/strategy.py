@@ -1,0 +1,34 @@
+"""Strategy: the contract between an optimiser and everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from evomerge.candidate import Genotype
+
+
+class Strategy(Protocol):
+    """Proposes genotypes and learns from their fitness (stateful: the order of calls matters).
+
+    The sequence of genotypes is a function of the constructor's arguments and of what was told;
+    the global random state is neither read nor changed. `ask` may be called more often than
+    `population` before the next `tell`; genotypes are then up to one generation old when told.
+    """
+
+    @property
+    def population(self) -> int:
+        """How many genotypes one `tell` receives."""
+
+    def ask(self) -> Genotype:
+        """The next genotype: one number in [0, 1] per gene."""
+
+    def tell(self, genotypes: Sequence[Genotype], fitness: Sequence[float | None]) -> None:
+        """Learn from one generation, in the order asked; None marks a candidate that failed.
+
+        Fitness is maximised. A failed candidate ranks below every other.
+        """
+
+    @property
+    def mean(self) -> Genotype:
+        """The strategy's current estimate of the optimum, less noisy than any single proposal."""

@@ -1,0 +1,159 @@
+"""What a recipe may say about each merge method: inputs, parameters, ranges and paper; no tensors.
+
+The arithmetic behind each name lives in `evomerge.merge.methods`, whose table has the same keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+
+from evomerge.recipe import Scalar
+
+
+class Scope(Enum):
+    """Whether a parameter has one value per model or one for the merge."""
+
+    MODEL = "model"
+    SHARED = "shared"
+
+
+class Base(Enum):
+    """What a method does with the base model."""
+
+    REQUIRED = "required"
+    IGNORED = "ignored"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a merge method; `default` None means that a recipe must give it."""
+
+    name: str
+    scope: Scope
+    kind: type
+    default: Scalar | None
+    doc: str
+    low: float | None = None
+    high: float | None = None
+
+    def problem(self, value: Scalar) -> str | None:
+        """Why `value` cannot be this parameter's, as "expected ..., got ..."; None when it can."""
+        if self.kind is bool:
+            return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
+        if isinstance(value, bool | str) or not isinstance(value, int | float):
+            return f"expected a number, got {value!r}"
+        if self.kind is int and float(value) != int(value):
+            return f"expected a whole number, got {value!r}"
+        low = "-inf" if self.low is None else f"{self.low:g}"
+        high = "inf" if self.high is None else f"{self.high:g}"
+        below = self.low is not None and value < self.low
+        above = self.high is not None and value > self.high
+        if below or above or value != value:  # noqa: PLR0124 - NaN differs from itself
+            return f"expected a number in [{low}, {high}], got {value:g}"
+        return None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A merge method as a recipe sees it; `minimum`/`maximum` count the models besides the base."""
+
+    name: str
+    base: Base
+    minimum: int
+    maximum: int | None
+    parameters: tuple[Parameter, ...]
+    paper: str
+
+    def parameter(self, name: str) -> Parameter | None:
+        """The parameter called `name`, or None."""
+        return next((p for p in self.parameters if p.name == name), None)
+
+
+_WEIGHT = Parameter("weight", Scope.MODEL, float, None, "how much of the model to add")
+_DENSITY = Parameter(
+    "density", Scope.MODEL, float, 1.0, "share of the task vector's elements to keep", 0.0, 1.0
+)
+_LAMBDA = Parameter("lambda", Scope.SHARED, float, 1.0, "scale of the merged task vector")
+_SEED = Parameter("seed", Scope.SHARED, int, 0, "seed of the random masks", 0)
+_INT8 = Parameter("int8_mask", Scope.SHARED, bool, False, "accepted; has no effect on the result")
+
+
+def _flag(name: str, default: bool, doc: str) -> Parameter:
+    return Parameter(name, Scope.SHARED, bool, default, doc)
+
+
+def _task_vectors(
+    name: str, normalize: bool, rescale: bool, paper: str, *more: Parameter
+) -> Signature:
+    parameters = (
+        _WEIGHT,
+        _DENSITY,
+        _LAMBDA,
+        _flag("normalize", normalize, "divide by the sum of the weights that take part"),
+        _flag("rescale", rescale, "give each sparsified task vector its L1 norm back"),
+        _INT8,
+        *more,
+    )
+    return Signature(name, Base.REQUIRED, 0, None, parameters, paper)
+
+
+_ALL = (
+    Signature(
+        "linear",
+        Base.IGNORED,
+        1,
+        None,
+        (_WEIGHT, _flag("normalize", True, "divide by the sum of the weights")),
+        "Wortsman et al. 2022, Model soups, arXiv:2203.05482",
+    ),
+    Signature(
+        "passthrough",
+        Base.IGNORED,
+        1,
+        1,
+        (Parameter("scale", Scope.MODEL, float, 1.0, "factor on the tensor"),),
+        "copies one model",
+    ),
+    Signature(
+        "slerp",
+        Base.REQUIRED,
+        1,
+        1,
+        (Parameter("t", Scope.SHARED, float, None, "0 is the base, 1 the other model"),),
+        "Shoemake 1985, Animating rotation with quaternion curves",
+    ),
+    _task_vectors(
+        "task_arithmetic",
+        False,
+        False,
+        "Ilharco et al. 2022, Editing models with task arithmetic, arXiv:2212.04089",
+    ),
+    _task_vectors("ties", True, False, "Yadav et al. 2023, TIES-Merging, arXiv:2306.01708"),
+    _task_vectors(
+        "dare_linear",
+        False,
+        True,
+        "Yu et al. 2023, Language models are super Mario (DARE), arXiv:2311.03099",
+        _SEED,
+    ),
+    _task_vectors(
+        "dare_ties",
+        False,
+        True,
+        "Yu et al. 2023 (DARE, arXiv:2311.03099) with the sign election of TIES",
+        _SEED,
+    ),
+)
+
+SIGNATURES: Mapping[str, Signature] = MappingProxyType({s.name: s for s in _ALL})
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A suggestion for a misspelt word: "did you mean 'x'?", else the list of what is known."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"

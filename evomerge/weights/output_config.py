@@ -1,0 +1,68 @@
+"""The config.json of a merged model: the donor's, changed only where the weights demand it."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from evomerge.recipe import Recipe
+from evomerge.weights.layout import LAYER_COUNT_KEYS, is_head, text_config
+from evomerge.weights.parts import Part, parts_of
+from evomerge.weights.pool import ParentPool
+
+if TYPE_CHECKING:
+    from evomerge.weights.materialize import PlannedTensor
+
+PER_LAYER_KEYS = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers")
+"""Lists with one entry per layer; they are cut and repeated along with the layers."""
+
+
+def output_dtype(planned: Iterable[PlannedTensor]) -> str:
+    """The type that most elements of the floating tensors have, such as "bfloat16"."""
+    sizes: Counter[str] = Counter()
+    for tensor in planned:
+        if tensor.dtype.is_floating_point:
+            name = str(tensor.dtype).removeprefix("torch.")
+            sizes[name] += tensor.nbytes // tensor.dtype.itemsize
+    return sizes.most_common(1)[0][0]
+
+
+def output_config(
+    recipe: Recipe, pool: ParentPool, planned: Sequence[PlannedTensor]
+) -> dict[str, Any]:
+    """The donor's config with the dtype, the layers and the tied head of the `planned` tensors."""
+    config: dict[str, Any] = copy.deepcopy(dict(pool.config(recipe.donor)))
+    text = text_config(config)
+    assert isinstance(text, dict)
+    for level in {id(level): level for level in (config, text)}.values():
+        level.pop("torch_dtype", None)
+        if level is config or "dtype" in level:
+            level["dtype"] = output_dtype(planned)
+    if recipe.slices:
+        _set_layers(text, parts_of(recipe), pool)
+    owner = config if "tie_word_embeddings" in config else text
+    owner["tie_word_embeddings"] = not any(is_head(tensor.name) for tensor in planned)
+    return config
+
+
+def _set_layers(text: dict[str, Any], parts: Sequence[Part], pool: ParentPool) -> None:
+    """The first source of each slice decides what kind of layers the output has there."""
+    firsts = [part.sources[0] for part in parts]
+    ranges = [source.layer_range or (0, 0) for source in firsts]
+    for key in LAYER_COUNT_KEYS:
+        if key in text:
+            text[key] = sum(end - start for start, end in ranges)
+    for key in PER_LAYER_KEYS:
+        if isinstance(text.get(key), list):
+            text[key] = [
+                entry
+                for source, (start, end) in zip(firsts, ranges, strict=True)
+                for entry in _per_layer(pool.config(source.model), key)[start:end]
+            ]
+
+
+def _per_layer(config: Mapping[str, Any], key: str) -> list[Any]:
+    entries = text_config(config).get(key)
+    return entries if isinstance(entries, list) else []

@@ -1,0 +1,123 @@
+"""The parents of a recipe: opened once, found compatible once, then only borrowed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.signatures import did_you_mean
+from evomerge.weights.checkpoint import Checkpoint
+from evomerge.weights.compatibility import Parent, capped, incompatibilities, own_problems
+from evomerge.weights.finite import is_finite
+from evomerge.weights.headers import TensorInfo
+from evomerge.weights.layout import Layout
+from evomerge.weights.references import locate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@final
+class ParentPool:
+    """Opened parents by the names that recipes use for them. No torch until data is read."""
+
+    def __init__(self, parents: Mapping[str, Parent]) -> None:
+        """Use `open`."""
+        self._parents = dict(parents)
+        self._scanned: set[str] = set()
+
+    @staticmethod
+    def open(recipe_models: Sequence[str], root: Path) -> ParentPool:
+        """Open every model that recipes may refer to; paths are relative to `root`.
+
+        Raises:
+            InvalidInput: with the problems of all models that cannot be found or read.
+        """
+        problems: list[str] = []
+        parents: dict[str, Parent] = {}
+        for model in dict.fromkeys(recipe_models):
+            try:
+                checkpoint = Checkpoint.open(locate(model, root))
+                parents[model] = Parent(model, checkpoint, Layout.of(checkpoint.infos()))
+            except InvalidInput as error:
+                problems += error.problems
+        if problems:
+            raise InvalidInput(problems)
+        return ParentPool(parents)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The references of all parents, in the order they were opened."""
+        return tuple(self._parents)
+
+    def parent(self, model: str) -> Parent:
+        """The parent called `model`.
+
+        Raises:
+            InvalidInput: no such parent was opened.
+        """
+        if model not in self._parents:
+            raise InvalidInput(
+                f"model '{model}' is not an opened parent: {did_you_mean(model, self._parents)}"
+            )
+        return self._parents[model]
+
+    def directory(self, model: str) -> Path:
+        """The directory of a parent."""
+        return self.parent(model).checkpoint.directory
+
+    def config(self, model: str) -> Mapping[str, Any]:
+        """The parsed config.json of a parent."""
+        return self.parent(model).checkpoint.config
+
+    def layout(self, model: str) -> Layout:
+        """The places of a parent's tensors."""
+        return self.parent(model).layout
+
+    def infos(self, model: str) -> Mapping[str, TensorInfo]:
+        """The tensors of a parent, without data."""
+        return self.parent(model).checkpoint.infos()
+
+    def get(self, model: str, tensor: str) -> Tensor:
+        """A tensor of a parent: borrowed, mapped, to be read only."""
+        return self.parent(model).checkpoint.get(tensor)
+
+    def problems(self, models: Iterable[str], donor: str) -> list[str]:
+        """Why `donor` and `models` cannot be merged, one line per cause; empty when they can."""
+        reference = self.parent(donor)
+        others = [self.parent(model) for model in dict.fromkeys(models) if model != donor]
+        alone = [line for parent in (reference, *others) for line in own_problems(parent)]
+        return alone + [line for other in others for line in incompatibilities(other, reference)]
+
+    def check(self) -> None:
+        """Compare all parents with the first.
+
+        Raises:
+            PreflightFailed: with one line per incompatibility.
+        """
+        problems = self.problems(self.models, self.models[0]) if self._parents else []
+        if problems:
+            raise PreflightFailed(problems)
+
+    def check_finite(self, models: Iterable[str]) -> None:
+        """Read every floating tensor of `models` once; a parent found sound is not read again.
+
+        Raises:
+            InvalidInput: with one line per tensor that holds NaN or Inf.
+        """
+        problems: list[str] = []
+        for model in dict.fromkeys(models):
+            if model in self._scanned:
+                continue
+            lines = [
+                f"model '{model}': tensor '{info.name}' holds NaN or Inf: replace the model"
+                for info in self.infos(model).values()
+                if info.is_mergeable and not is_finite(self.get(model, info.name))
+            ]
+            problems += capped(lines, f"model '{model}'")
+            if not lines:
+                self._scanned.add(model)
+        if problems:
+            raise InvalidInput(problems)

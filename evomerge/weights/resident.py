@@ -1,0 +1,183 @@
+"""One model in memory that becomes candidate after candidate, its weights overwritten in place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import final
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from evomerge.errors import BuildFailed
+from evomerge.recipe import Recipe
+from evomerge.weights.companion_files import tokenizer_directory
+from evomerge.weights.finite import assert_finite
+from evomerge.weights.layout import is_head, is_token_embedding
+from evomerge.weights.materialize import Materializer, PlannedTensor
+from evomerge.weights.output_config import output_config
+
+_SHOWN = 5
+
+
+@final
+class ResidentModel:
+    """A transformers model that is built once and then takes the weights of any recipe (stateful).
+
+    All recipes it becomes must give tensors of the shapes that `donor_recipe` gives.
+    """
+
+    def __init__(
+        self, materializer: Materializer, donor_recipe: Recipe, device: str = "cpu"
+    ) -> None:
+        """Build the model that `donor_recipe` describes; its weights are undefined until `become`.
+
+        Raises:
+            InvalidInput: `donor_recipe` is wrong on its own.
+            PreflightFailed: `donor_recipe` does not fit its models.
+        """
+        self._materializer = materializer
+        self._donor_recipe = donor_recipe
+        self.model = _build(materializer, donor_recipe, device)
+        self._slots: dict[str, Tensor] = self.model.state_dict()
+        self._staging: dict[torch.dtype, Tensor] = {}
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that the recipe's `tokenizer_source` names, read once."""
+        directory = tokenizer_directory(self._donor_recipe, self._materializer.pool)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+        return tokenizer
+
+    def become(self, recipe: Recipe) -> None:
+        """Take the weights of `recipe`; after a BuildFailed the weights are undefined.
+
+        Raises:
+            InvalidInput: the recipe is wrong on its own.
+            PreflightFailed: the recipe does not fit its models.
+            BuildFailed: the recipe's tensors are not exactly the model's, or one is not finite.
+        """
+        planned = self._materializer.plan(recipe)
+        slots = self._assign(planned)
+        with torch.no_grad():
+            for tensor, slot in zip(planned, slots, strict=True):
+                self._write(tensor, slot)
+                assert_finite(tensor.name, slot)
+            self._fill_untied_head(planned)
+
+    def _assign(self, planned: Sequence[PlannedTensor]) -> list[Tensor]:
+        """The model's own tensor for every planned one; checks that none is left over."""
+        names = {tensor.name: self._slot_name(tensor.name) for tensor in planned}
+        unknown = [name for name, slot in names.items() if slot is None]
+        covered = {slot for slot in names.values() if slot is not None}
+        storages = {self._slots[slot].data_ptr() for slot in covered}
+        missing = [
+            name
+            for name, slot in self._slots.items()
+            if name not in covered and slot.data_ptr() not in storages
+        ]
+        if not any(is_head(name) for name in names):
+            missing = [name for name in missing if not is_head(name)]
+        problems = [*_listed("the model lacks", unknown), *_listed("the recipe lacks", missing)]
+        if len(storages) < len(covered):
+            problems.append("the recipe has a head of its own, the resident model ties it")
+        slots = [self._slots[slot] for slot in names.values() if slot is not None]
+        problems += [
+            f"tensor '{tensor.name}' has shape {list(tensor.shape)}, expected {list(slot.shape)}"
+            for tensor, slot in zip(planned, slots, strict=False)
+            if not unknown and tuple(slot.shape) != tensor.shape
+        ]
+        if problems:
+            fix = "build a resident model from this recipe"
+            raise BuildFailed([f"resident model: {problem}: {fix}" for problem in problems])
+        return slots
+
+    def _slot_name(self, name: str) -> str | None:
+        """The model's name of a stored tensor; old files leave out the prefix of the base model."""
+        prefixed = f"{self.model.base_model_prefix}.{name}"
+        return next((slot for slot in (name, prefixed) if slot in self._slots), None)
+
+    def _write(self, tensor: PlannedTensor, slot: Tensor) -> None:
+        direct = slot.dtype == tensor.dtype and slot.device.type == "cpu" and slot.is_contiguous()
+        if direct:
+            tensor.write(slot)
+            return
+        staged = self._staged(tensor)
+        tensor.write(staged)
+        slot.copy_(staged)
+
+    def _staged(self, tensor: PlannedTensor) -> Tensor:
+        """Scratch memory of the tensor's shape; one buffer per dtype serves all tensors."""
+        size = torch.Size(tensor.shape).numel()
+        buffer = self._staging.get(tensor.dtype)
+        if buffer is None or buffer.numel() < size:
+            buffer = torch.empty(size, dtype=tensor.dtype)
+            self._staging[tensor.dtype] = buffer
+        return buffer[:size].view(tensor.shape)
+
+    def _fill_untied_head(self, planned: Sequence[PlannedTensor]) -> None:
+        """A recipe of tied parents in an untied model: the head repeats the embedding."""
+        head = next((name for name in self._slots if is_head(name)), None)
+        embedding = next((name for name in self._slots if is_token_embedding(name)), None)
+        if head is None or embedding is None or any(is_head(tensor.name) for tensor in planned):
+            return
+        if self._slots[head].data_ptr() != self._slots[embedding].data_ptr():
+            self._slots[head].copy_(self._slots[embedding])
+
+
+def _build(materializer: Materializer, recipe: Recipe, device: str) -> PreTrainedModel:
+    """The donor with the output's config; its dtype is given at load, never cast afterwards.
+
+    Casting a loaded model would also round its rotary frequencies.
+    """
+    pool = materializer.pool
+    directory = pool.directory(recipe.donor)
+    wanted = output_config(recipe, pool, materializer.plan(recipe))
+    original = AutoConfig.from_pretrained(directory, local_files_only=True)
+    config = type(original).from_dict(wanted)
+    # Layers that the donor lacks are initialised at random and overwritten: no news for the user,
+    # and no reason to disturb the caller's random state.
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=config,
+            dtype=getattr(torch, wanted["dtype"]),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    return model.to(torch.device(device)).eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No reports and progress bars of transformers inside the block."""
+    logger = logging.getLogger("transformers")
+    level, bars = logger.level, transformers.logging.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return [f"{what} {', '.join(names[:_SHOWN])}{more}"]

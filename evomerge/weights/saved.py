@@ -1,0 +1,40 @@
+"""Loads a finished Hugging Face model from disk, as any user of it would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from evomerge.weights.checkpoint import Checkpoint
+
+
+def load_saved(directory: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in its stored dtype, in evaluation mode, and its tokenizer.
+
+    Raises:
+        InvalidInput: the directory holds no readable safetensors checkpoint.
+    """
+    Checkpoint.open(directory)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype="auto",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        directory, local_files_only=True, trust_remote_code=False
+    )
+    return model.to(torch.device(device)).eval(), tokenizer
+
+
+def best_device() -> str:
+    """Where models live on this machine: the first GPU, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,93 @@
+"""Which value each parameter has for each tensor: the lookup through the scopes of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from evomerge.recipe import Parameters, Recipe, Scalar
+from evomerge.signatures import SIGNATURES, Parameter, Scope
+from evomerge.weights.expansion import Input, Target
+from evomerge.weights.parts import parts_of
+
+_MISSING = "has no value"
+_MISSING_FIX = "add an entry without a filter after the filtered ones"
+
+
+@final
+class ValueLookup:
+    """The parameters of one recipe; collects what has no value (stateful).
+
+    Scopes from the most specific: source, slice, whole recipe, the method's default. The first one
+    with a value for the tensor wins. A per-model parameter's filters see the input tensor's name, a
+    shared one's the output name.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        """`recipe` has passed `validate_recipe`."""
+        signature = SIGNATURES[recipe.merge_method]
+        self._recipe = recipe
+        self._parts = parts_of(recipe)
+        self._others = [part.others(signature) for part in self._parts]
+        self._per_model = [p for p in signature.parameters if p.scope is Scope.MODEL]
+        self._shared = [p for p in signature.parameters if p.scope is Scope.SHARED]
+        self._faults: dict[tuple[str, str, str], list[str]] = {}
+
+    @property
+    def problems(self) -> list[str]:
+        """One line per parameter (and model) that lacked a valid value for some tensor."""
+        return [
+            f"parameter '{name}'{of}: {fault} for tensor '{tensors[0]}'{_more(tensors)}: "
+            + (_MISSING_FIX if fault == _MISSING else "correct the gradient")
+            for (name, of, fault), tensors in self._faults.items()
+        ]
+
+    def shared(self, target: Target) -> Mapping[str, Scalar]:
+        """The parameters with one value for the output tensor."""
+        scopes = (self._parts[target.part].parameters, self._recipe.parameters)
+        return self._resolve(self._shared, scopes, target.name, target.depth, "")
+
+    def models(self, target: Target) -> tuple[Mapping[str, Scalar], ...]:
+        """The parameters of each model besides the base, in recipe order."""
+        part = self._parts[target.part]
+        found = []
+        for index in self._others[target.part]:
+            scopes = (part.sources[index].parameters, part.parameters, self._recipe.parameters)
+            item: Input = target.inputs[index]
+            of = f" of '{item.model}'"
+            found.append(self._resolve(self._per_model, scopes, item.name, target.depth, of))
+        return tuple(found)
+
+    def _resolve(
+        self,
+        parameters: list[Parameter],
+        scopes: tuple[Parameters, ...],
+        tensor: str,
+        depth: float,
+        of: str,
+    ) -> dict[str, Scalar]:
+        values: dict[str, Scalar] = {}
+        for parameter in parameters:
+            value = _first(parameter, scopes, tensor, depth)
+            fault = _MISSING if value is None else parameter.problem(value)
+            if value is None or fault is not None:
+                key = (parameter.name, of, str(fault))
+                self._faults.setdefault(key, []).append(tensor)
+                continue
+            values[parameter.name] = parameter.kind(value)
+        return values
+
+
+def _first(
+    parameter: Parameter, scopes: tuple[Parameters, ...], tensor: str, depth: float
+) -> Scalar | None:
+    for scope in scopes:
+        setting = scope.get(parameter.name)
+        value = None if setting is None else setting.at(tensor, depth)
+        if value is not None:
+            return value
+    return parameter.default
+
+
+def _more(tensors: list[str]) -> str:
+    return f" (and {len(tensors) - 1} more)" if len(tensors) > 1 else ""

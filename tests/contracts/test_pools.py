@@ -1,0 +1,388 @@
+"""What every WorkerPool promises, on all of them; and what only some can do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from evomerge.candidate import Assignment, Failed, Lost, Scored
+from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
+from evomerge.run.pool import Answer, Concluded, Dispatcher, WorkerPool
+from evomerge.run.pools import backoff
+from evomerge.run.pools.inline import InlinePool
+from evomerge.run.pools.local import local_pool, visible_gpus
+from evomerge.run.pools.ray import connect, ray_pool
+from tests.contracts.fake_workers import FakeFactory, assignment, expected
+
+PATIENCE = 60.0
+SOUND = FakeFactory()
+
+
+class MakePool(Protocol):
+    def __call__(
+        self, factory: FakeFactory = ..., *, deadline: float | None = ...
+    ) -> WorkerPool: ...
+
+
+@pytest.fixture(scope="module")
+def _ray() -> Iterator[None]:
+    ray, ours = connect("local", cpus=2)
+    assert ours
+    yield
+    ray.shutdown()
+
+
+def pool_maker(kind: str) -> MakePool:
+    def make(factory: FakeFactory = SOUND, *, deadline: float | None = None) -> WorkerPool:
+        if kind == "inline":
+            return InlinePool(factory)
+        if kind == "local":
+            return local_pool(factory, 2, deadline=deadline)
+        return ray_pool(factory, 2, deadline=deadline)
+
+    return make
+
+
+@pytest.fixture(params=["inline", "local", "ray"])
+def make(request: pytest.FixtureRequest) -> MakePool:
+    """Every pool."""
+    if request.param == "ray":
+        request.getfixturevalue("_ray")
+    return pool_maker(request.param)
+
+
+@pytest.fixture(params=["inline", "local"])
+def make_here(request: pytest.FixtureRequest) -> MakePool:
+    """Without Ray, for what it shares with the local pool: every pool on it costs seconds."""
+    return pool_maker(request.param)
+
+
+@pytest.fixture(params=["local", "ray"])
+def make_remote(request: pytest.FixtureRequest) -> MakePool:
+    """Every pool whose workers are processes of their own."""
+    if request.param == "ray":
+        request.getfixturevalue("_ray")
+    return pool_maker(request.param)
+
+
+def all_answers(pool: WorkerPool, work: Sequence[Assignment]) -> dict[int, Answer]:
+    answers: dict[int, Answer] = {}
+    for given in work:
+        pool.submit(given)
+    end = time.monotonic() + PATIENCE
+    while pool.pending():
+        assert time.monotonic() < end, "the pool does not answer"
+        for answer in pool.poll(1.0):
+            assert answer.assignment.candidate not in answers, "answered twice"
+            answers[answer.assignment.candidate] = answer
+    return answers
+
+
+def conclude(
+    pool: WorkerPool, work: Sequence[Assignment], *, max_attempts: int = 3
+) -> dict[int, Concluded]:
+    dispatcher = Dispatcher(pool, max_attempts=max_attempts)
+    concluded: dict[int, Concluded] = {}
+    for given in work:
+        dispatcher.submit(given)
+    end = time.monotonic() + PATIENCE
+    while dispatcher.pending():
+        assert time.monotonic() < end, "the dispatcher does not conclude"
+        for entry in dispatcher.poll(1.0):
+            assert entry.assignment.candidate not in concluded, "concluded twice"
+            concluded[entry.assignment.candidate] = entry
+    return concluded
+
+
+def poll_for_ever(pool: WorkerPool) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        assert pool.poll(1.0) == ()
+
+
+def process(name: str) -> int:
+    return int(name.rpartition(":")[2])
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def wait_until_gone(pids: set[int]) -> None:
+    end = time.monotonic() + PATIENCE
+    while remaining := {pid for pid in pids if alive(pid)}:
+        assert time.monotonic() < end, f"still alive: {remaining}"
+        time.sleep(0.02)
+
+
+def test_every_pool_gives_the_same_answers_in_any_order_of_submission(make: MakePool) -> None:
+    work = [assignment(number, "score", "a", "b", "c") for number in range(8)]
+    with make() as pool:
+        answers = all_answers(pool, work)
+        again = all_answers(pool, work[::-1])
+    assert {number: answer.outcome for number, answer in answers.items()} == {
+        given.candidate: expected(given) for given in work
+    }
+    assert {n: a.outcome for n, a in again.items()} == {n: a.outcome for n, a in answers.items()}
+
+
+def test_submit_queues_poll_without_work_returns_and_withdraw_takes_back(
+    make_here: MakePool,
+) -> None:
+    with make_here() as pool:
+        began = time.monotonic()
+        assert pool.poll(30.0) == ()
+        assert time.monotonic() - began < 20.0
+        work = [assignment(number) for number in range(20)]
+        for given in work:
+            pool.submit(given)
+        assert pool.pending() == 20
+        assert pool.withdraw() == tuple(work)
+        assert pool.pending() == 0
+        assert all_answers(pool, work[:1])[0].outcome == expected(work[0])
+    pool.close()
+
+
+def test_a_candidates_failure_is_an_answer_and_the_worker_lives_on(make: MakePool) -> None:
+    with make() as pool:
+        concluded = conclude(pool, [assignment(1, "fail"), *map(assignment, (2, 3))])
+    assert concluded[1].outcome == Failed("unusable merge", "merged tensor 'w' holds NaN")
+    assert [concluded[n].outcome for n in (2, 3)] == [expected(assignment(n)) for n in (2, 3)]
+    assert {entry.attempts for entry in concluded.values()} == {1}
+
+
+def test_a_broken_worker_is_replaced_and_the_candidate_not_blamed(
+    make: MakePool, tmp_path: Path
+) -> None:
+    with make() as pool:
+        work = assignment(1, "break once", str(tmp_path / "marker"))
+        pool.submit(work)
+        (lost,) = all_answers(pool, ()).values()
+        assert isinstance(lost.outcome, Lost)
+        assert lost.outcome.message == (
+            "the worker broke: RuntimeError: CUDA error: device-side assert triggered and more"
+        )
+        assert conclude(pool, [work])[1].outcome == expected(work)
+
+
+def test_a_users_error_in_the_constructor_reaches_the_driver_as_it_is(make: MakePool) -> None:
+    with make(FakeFactory("user error")) as pool:
+        pool.submit(assignment(1))
+        with pytest.raises(PreflightFailed, match="parent 'math' has 30 layers, expected 32") as e:
+            poll_for_ever(pool)
+    assert e.value.problems == ("parent 'math' has 30 layers, expected 32", "and 1 more")
+
+
+def test_any_other_error_in_the_constructor_is_final_at_the_third_time(
+    make_here: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "_AFTER_FAILED_START", 0.05)
+    line = "in 3 attempts, the last time because: OSError: no space left in the sky$"
+    with make_here(FakeFactory("other error")) as pool:
+        pool.submit(assignment(1))
+        with pytest.raises(EvomergeError, match=line):
+            poll_for_ever(pool)
+
+
+def test_work_of_a_killed_worker_is_done_by_another(make_remote: MakePool, tmp_path: Path) -> None:
+    killer = assignment(1, "kill once", str(tmp_path / "marker"))
+    with make_remote() as pool:
+        concluded = conclude(pool, [killer, *map(assignment, range(2, 8))])
+    assert concluded[1].outcome == expected(killer)
+    assert concluded[1].attempts == 2
+    assert all(concluded[n].outcome == expected(assignment(n)) for n in range(2, 8))
+
+
+def test_poison_fails_after_three_workers_and_everything_else_is_done(
+    make_remote: MakePool,
+) -> None:
+    with make_remote() as pool:
+        concluded = conclude(pool, [assignment(1, "kill"), *map(assignment, range(2, 12))])
+    poison = concluded.pop(1)
+    assert isinstance(poison.outcome, Failed)
+    assert poison.outcome.kind == "worker lost"
+    assert poison.outcome.message.startswith("3 times; the last: ")
+    assert poison.attempts == 3
+    assert {n: c.outcome for n, c in concluded.items()} == {
+        n: expected(assignment(n)) for n in range(2, 12)
+    }
+    assert {entry.attempts for entry in concluded.values()} == {1}
+
+
+def test_a_hung_worker_is_killed_at_the_deadline(make_remote: MakePool, tmp_path: Path) -> None:
+    hung = assignment(1, "hang once", str(tmp_path / "marker"))
+    with make_remote(deadline=1.0) as pool:
+        pool.submit(hung)
+        (lost,) = all_answers(pool, ()).values()
+        assert lost.outcome == Lost("no answer within 1 s; it was stopped")
+        assert conclude(pool, [hung])[1].outcome == expected(hung)
+        wait_until_gone({process(lost.worker)})
+
+
+def test_idle_workers_that_died_together_cost_at_most_one_attempt(make_remote: MakePool) -> None:
+    sleepers = [assignment(n, "sleep", "0.4") for n in (1, 2)]
+    with make_remote() as pool:
+        all_answers(pool, [assignment(n, "sleep", "0.4") for n in (3, 4, 5, 6)])
+        pids = {process(answer.worker) for answer in all_answers(pool, sleepers).values()}
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until_gone(pids)
+        concluded = conclude(pool, [assignment(7)], max_attempts=2)
+    assert len(pids) == 2
+    assert concluded[7].outcome == expected(assignment(7))
+
+
+def test_close_ends_busy_and_idle_workers(make_remote: MakePool) -> None:
+    with make_remote() as pool:
+        sleepers = [assignment(n, "sleep", "0.4") for n in (1, 2)]
+        pids = {process(answer.worker) for answer in all_answers(pool, sleepers).values()}
+        pool.submit(assignment(3, "hang"))
+        pool.poll(0.0)
+    wait_until_gone(pids)
+
+
+def test_ctrl_c_does_not_reach_the_workers() -> None:
+    with local_pool(FakeFactory(), 2) as pool:
+        first = all_answers(pool, [assignment(n, "sleep", "0.4") for n in (1, 2)])
+        pids = {process(answer.worker) for answer in first.values()}
+        for number in (3, 4):
+            pool.submit(assignment(number, "sleep", "0.5"))
+        pool.poll(0.1)
+        for pid in pids:
+            os.kill(pid, signal.SIGINT)
+        drained = all_answers(pool, ())
+    assert all(isinstance(answer.outcome, Scored) for answer in drained.values())
+    assert {process(answer.worker) for answer in drained.values()} == pids
+
+
+def test_a_process_that_dies_while_starting_is_final_at_the_third_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backoff, "_AFTER_FAILED_START", 0.05)
+    with local_pool(FakeFactory("death"), 1) as pool:
+        pool.submit(assignment(1))
+        with pytest.raises(EvomergeError, match=r"in 3 attempts.*it ended with exit code 7"):
+            poll_for_ever(pool)
+
+
+def test_a_stopped_process_hits_the_deadline() -> None:
+    with local_pool(FakeFactory(), 1, deadline=0.5) as pool:
+        pid = process(all_answers(pool, [assignment(1)])[1].worker)
+        os.kill(pid, signal.SIGSTOP)
+        lost = all_answers(pool, [assignment(2)])[2]
+        assert isinstance(lost.outcome, Lost)
+        assert conclude(pool, [assignment(2)])[2].outcome == expected(assignment(2))
+
+
+def test_local_workers_get_their_gpu_their_threads_and_a_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,MIG-5")
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    with local_pool(FakeFactory(), 2, threads=7, logs=tmp_path / "logs") as pool:
+        all_answers(pool, [assignment(n, "sleep", "0.4") for n in range(4)])
+        for number in range(2):
+            pool.submit(assignment(number, "environment", str(tmp_path / str(number)), *names))
+        answers = all_answers(pool, [assignment(5, "print")])
+    assert len(answers) == 3
+    seen = {(tmp_path / str(number)).read_text() for number in range(2)}
+    assert seen == {"['3', '7']", "['MIG-5', '7']"}
+    logs = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+    assert logs == "printed by a worker\n"
+    assert capfd.readouterr().out == ""
+
+
+def test_what_local_workers_print_does_not_mix_with_results(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with local_pool(FakeFactory(), 1) as pool:
+        all_answers(pool, [assignment(1, "print")])
+    assert capfd.readouterr() == ("", "printed by a worker\n")
+
+
+@pytest.mark.parametrize(
+    ("environment", "nodes", "gpus"),
+    [
+        ({}, (), ()),
+        ({}, ("nvidia0", "nvidia3", "nvidiactl", "nvidia-uvm"), ("0", "1")),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ("nvidia0",), ()),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, ("nvidia0",), ()),
+        ({"CUDA_VISIBLE_DEVICES": "2, MIG-1a"}, (), ("2", "MIG-1a")),
+    ],
+)
+def test_visible_gpus(
+    environment: dict[str, str], nodes: tuple[str, ...], gpus: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in nodes:
+        (tmp_path / name).touch()
+    assert visible_gpus(environment, tmp_path) == gpus
+
+
+DRIVER = """
+from evomerge.run.pools.local import local_pool
+from tests.contracts.fake_workers import FakeFactory, assignment
+
+if __name__ == "__main__":
+    with local_pool(FakeFactory(), 2) as pool:
+        for number in range(2):
+            pool.submit(assignment(number, "sleep", "0.4"))
+        names = set()
+        while pool.pending():
+            names |= {answer.worker for answer in pool.poll(1.0)}
+        pool.submit(assignment(3, "hang"))
+        pool.poll(0.1)
+        print(*names, flush=True)
+        while True:
+            pool.poll(1.0)
+"""
+
+
+def test_busy_and_idle_workers_die_with_a_killed_driver(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as driver:
+        assert driver.stdout is not None
+        pids = {process(name) for name in driver.stdout.readline().split()}
+        driver.kill()
+    assert pids
+    wait_until_gone(pids)
+
+
+def test_ray_that_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InvalidInput, match=r"pip install 'evomerge\[ray\]'"):
+        ray_pool(FakeFactory(), 1)
+
+
+@pytest.mark.parametrize("address", ["", "auto", "10.0.0.1", "ray://10.0.0.1:10001", "host:port"])
+def test_a_malformed_ray_address_is_refused(address: str) -> None:
+    with pytest.raises(InvalidInput, match="expected 'local' or host:port"):
+        ray_pool(FakeFactory(), 1, address=address)
+
+
+def test_a_dead_ray_address_is_refused_at_once() -> None:
+    with pytest.raises(PreflightFailed, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):
+        ray_pool(FakeFactory(), 1, address="127.0.0.1:1")
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_worker_that_fits_on_no_node_is_refused() -> None:
+    expectation = "no node can hold a worker: expected 64 CPUs and 0 GPUs on one node, got 2 CPUs"
+    with pytest.raises(PreflightFailed, match=expectation):
+        ray_pool(FakeFactory(), 1, threads=64)

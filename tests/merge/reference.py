@@ -1,0 +1,164 @@
+"""Slow float64 reference of every merge method, written from the papers' steps with plain loops."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evomerge.merge.method import Parents, Values
+
+Array = NDArray[np.float64]
+MASK_32 = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a merge must give, flat: `other` is as good where a vote is undecided by rounding.
+
+    `size` is the sum of absolute terms at each element; rounding errors are relative to it.
+    """
+
+    value: Array
+    other: Array
+    size: Array
+
+
+def word(seed: int, stream: int, index: int) -> int:
+    """The random 32-bit word of one element, in Python integers."""
+    text = f"{seed}\x1fstr:mask\x1fint:{stream}"
+    key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    x = (index ^ key) & MASK_32
+    x ^= x >> 16
+    x = (x * 0x7FEB352D + (key >> 32)) & MASK_32
+    x ^= x >> 15
+    return (x * 0x846CA68B + 0x80000000) & MASK_32
+
+
+def random_keep(seed: int, stream: int, density: float, count: int) -> NDArray[np.bool_]:
+    """Which elements survive DARE."""
+    limit = round(density * 2**32)
+    return np.array([word(seed, stream, i) < limit for i in range(count)], dtype=bool)
+
+
+def largest_keep(delta: Array, density: float) -> NDArray[np.bool_]:
+    """Which elements survive trimming: a full stable sort."""
+    keep = np.zeros(delta.size, dtype=bool)
+    count = max(1, int(density * delta.size))
+    keep[np.argsort(-np.abs(delta), kind="stable")[:count]] = True
+    return keep
+
+
+def flat(tensor: torch.Tensor) -> Array:
+    """The tensor as a float64 vector."""
+    return tensor.detach().double().reshape(-1).numpy().copy()
+
+
+def task_vectors(name: str, parents: Parents, values: Values) -> Expected:
+    """task_arithmetic, ties, dare_linear and dare_ties."""
+    assert parents.base is not None
+    base = flat(parents.base)
+    sparse = [_sparse(name, parents, values, i) for i in range(len(parents.others))]
+    weights = list(values.numbers("weight"))
+    normalize, scale = values.flag("normalize"), values.number("lambda")
+    combine = _vote if name in ("ties", "dare_ties") else _sum
+    value, other, size = base.copy(), base.copy(), np.abs(base)
+    for index in range(base.size):
+        column = [float(delta[index]) for delta in sparse]
+        low, high, terms = combine(column, weights, normalize)
+        value[index] += scale * low
+        other[index] += scale * high
+        size[index] += abs(scale) * terms
+    return Expected(value, other, size)
+
+
+def _sparse(name: str, parents: Parents, values: Values, index: int) -> Array:
+    assert parents.base is not None
+    tensors = parents.tensors
+    # Task vectors are differences in working precision; everything after that is float64 here.
+    work = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+    delta = flat(parents.others[index].to(work) - parents.base.to(work))
+    density = values.numbers("density")[index]
+    if name == "task_arithmetic" or density >= 1.0:
+        return delta
+    if density <= 0.0:
+        return np.zeros_like(delta)
+    if name == "ties":
+        kept = np.where(largest_keep(delta, density), delta, 0.0)
+    else:
+        seed, stream = int(values.shared["seed"]), parents.streams[index]
+        kept = np.where(random_keep(seed, stream, density, delta.size), delta, 0.0)
+    whole, part = math.fsum(np.abs(delta)), math.fsum(np.abs(kept))
+    if values.flag("rescale") and whole >= 1e-7 and part >= 1e-7:
+        kept = kept * (whole / part)
+    return kept
+
+
+def _sum(column: list[float], weights: list[float], normalize: bool) -> tuple[float, float, float]:
+    products = [w * d for w, d in zip(weights, column, strict=True)]
+    divisor = sum(weights) if normalize else 1.0
+    divisor = 1.0 if abs(divisor) < 1e-8 else divisor
+    total = sum(products) / divisor
+    return total, total, sum(map(abs, products)) / abs(divisor)
+
+
+def _vote(column: list[float], weights: list[float], normalize: bool) -> tuple[float, float, float]:
+    products = [w * d for w, d in zip(weights, column, strict=True)]
+    total, size = sum(products), sum(map(abs, products))
+    plus, minus = (_agreeing(products, weights, normalize, sign) for sign in (1, -1))
+    spread = max(plus[1], minus[1])
+    present = [p for p in products if p != 0.0]
+    cancel = len(present) == 2 and present[0] == -present[1]
+    if abs(total) <= 1e-6 * size and not cancel:
+        return plus[0], minus[0], spread
+    return (plus[0], plus[0], spread) if total >= 0.0 else (minus[0], minus[0], spread)
+
+
+def _agreeing(
+    products: list[float], weights: list[float], normalize: bool, sign: int
+) -> tuple[float, float]:
+    agree = [i for i, p in enumerate(products) if p * sign > 0.0]
+    divisor = sum(weights[i] for i in agree) if normalize else 1.0
+    divisor = 1.0 if divisor == 0.0 else divisor
+    return (
+        sum(products[i] for i in agree) / divisor,
+        sum(abs(products[i]) for i in agree) / abs(divisor),
+    )
+
+
+def weighted_sum(parents: Parents, factors: list[float], divisor: float = 1.0) -> Expected:
+    """sum_i factor_i x_i / divisor; a divisor of zero gives NaN."""
+    products = [f * flat(t) for f, t in zip(factors, parents.tensors, strict=True)]
+    divisor = divisor if divisor != 0.0 else math.nan
+    value = sum(products, np.zeros(1)) / divisor
+    size = sum((np.abs(p) for p in products), np.zeros(1)) / abs(divisor)
+    return Expected(value, value, size)
+
+
+def slerp_factors(parents: Parents, t: float) -> tuple[list[float], float]:
+    """The two coefficients, and the cosine they come from."""
+    a, b = (flat(tensor) for tensor in parents.tensors)
+    norms = [math.sqrt(math.fsum(v * v)) for v in (a, b)]
+    first, second = (1.0 if norm <= 1e-8 else norm for norm in norms)
+    cosine = max(-1.0, min(1.0, math.fsum((a / first) * (b / second))))
+    if abs(cosine) > 0.9995:
+        return [1.0 - t, t], cosine
+    theta = math.acos(cosine)
+    return [math.sin((1 - t) * theta) / math.sin(theta), math.sin(t * theta) / math.sin(theta)], (
+        cosine
+    )
+
+
+def check(out: torch.Tensor, want: Expected, *, work: torch.dtype = torch.float32) -> None:
+    """Fail unless `out` is `want` up to rounding: some ulps of `work`, half an ulp of the store."""
+    got = flat(out)
+    store, tiny = torch.finfo(out.dtype), torch.finfo(work).tiny
+    allowed = 32 * torch.finfo(work).eps * want.size + tiny + store.tiny * store.eps
+    allowed = allowed + 0.5 * store.eps * (np.abs(want.value) + allowed)
+    wrong = (np.abs(got - want.value) > allowed) & (np.abs(got - want.other) > allowed)
+    assert np.isfinite(got).all()
+    assert not wrong.any(), (got[wrong], want.value[wrong], want.other[wrong], np.nonzero(wrong))

@@ -1,0 +1,123 @@
+"""A search without models: outcomes follow from a recipe's weights, item by item."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
+from evomerge.mergekit_yaml import to_mapping
+from evomerge.run.baselines import baselines
+from evomerge.run.driver import Search
+from evomerge.run.evaluations import Evaluations
+from evomerge.run.ledger import Ledger
+from evomerge.run.plan import Budget, RunPlan
+from evomerge.run.pool import Dispatcher
+from evomerge.run.pools.inline import InlinePool
+from evomerge.run.progress import Progress
+from evomerge.score import ItemOutcome, Objective, TaskGoal, TaskOutcomes
+from evomerge.search.cma_es import CmaEs
+from evomerge.space_file import read_space
+
+OBJECTIVE = Objective((TaskGoal("task", "acc,none"),))
+GENES = {"float": [-0.3, 1.5], "init": 1.0, "per": ["model", "layer_group"]}
+
+
+@dataclass(frozen=True)
+class FakeWorkers:
+    """Makes workers whose model is right on an item when its weights are near (0.2, 0.9, ...)."""
+
+    fail_every: int = 0
+    flat: bool = False
+    best: float | None = None
+    """When set, nothing does better than this baseline's weight on every layer."""
+
+    def __call__(self) -> FakeWorker:
+        return FakeWorker(self)
+
+
+@dataclass(frozen=True)
+class FakeWorker:
+    spec: FakeWorkers
+
+    def evaluate(self, assignment: Assignment) -> Scored | Failed:
+        spec = self.spec
+        if spec.fail_every and assignment.candidate % spec.fail_every == spec.fail_every - 1:
+            return Failed("non-finite weights", "tensor 'x' has NaN")
+        quality = 0.5 if spec.flat else self._quality(assignment)
+        results = tuple(
+            TaskOutcomes(task, tuple(ItemOutcome(i, float(_draw(i) < quality)) for i in items))
+            for task, items in assignment.items.tasks
+        )
+        return Scored(results, 0.001, 0.01)
+
+    def _quality(self, assignment: Assignment) -> float:
+        mapping = to_mapping(assignment.recipe)
+        if "slices" not in mapping:
+            return 0.5 if mapping["merge_method"] == "task_arithmetic" else 0.3
+        if self.spec.best is not None:
+            return self.spec.best
+        weights = [
+            source["parameters"]["weight"]
+            for part in mapping["slices"]
+            for source in part["sources"]
+            if "parameters" in source
+        ]
+        goal = [0.2 if index % 2 else 0.9 for index in range(len(weights))]
+        distance = sum((w - g) ** 2 for w, g in zip(weights, goal, strict=True))
+        return 0.95 / (1.0 + 0.4 * distance)
+
+
+def _draw(item: str) -> float:
+    return int(hashlib.sha256(item.encode()).hexdigest()[:8], 16) / 2**32
+
+
+def items(name: str, count: int) -> ItemSelection:
+    return ItemSelection((("task", tuple(f"{name}{index:05d}" for index in range(count))),))
+
+
+def plan(*, candidates: int | None = 80, budget_items: int | None = None) -> RunPlan:
+    space = read_space(
+        {
+            "merge_method": "task_arithmetic",
+            "base_model": "base",
+            "models": [{"model": "a"}, {"model": "b"}],
+            "layer_groups": 3,
+            "parameters": {"weight": GENES},
+            "dtype": "float32",
+        },
+        "space",
+        6,
+    )
+    return RunPlan(
+        space=space,
+        objective=OBJECTIVE,
+        search_items=items("s", 600),
+        selection_items=items("v", 400),
+        holdout_items=items("h", 400),
+        baselines=baselines(space),
+        algorithm="cma_es",
+        strategy=lambda start: CmaEs(start, seed=3, population=8, sigma=1 / 6),
+        lookahead=4,
+        minibatch=40,
+        budget=Budget(candidates, budget_items, None),
+        seed=3,
+    )
+
+
+def drive(
+    run_dir: Path,
+    run_plan: RunPlan,
+    workers: FakeWorkers,
+    *,
+    stop: threading.Event | None = None,
+) -> Iterator[Progress]:
+    """One session of a search in `run_dir`; abandon the iterator to kill it."""
+    with Ledger.open(run_dir) as ledger, InlinePool(workers) as pool:
+        evaluations = Evaluations(
+            ledger, Dispatcher(pool), run_plan.objective, stop or threading.Event()
+        )
+        yield from Search(run_plan, ledger, evaluations).run()

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from evomerge.candidate import Scored
+from evomerge.errors import Interrupted, TooManyFailures
+from evomerge.run.ledger import LedgerMismatch, LedgerReader
+from evomerge.run.progress import Evaluated, Finished, GenerationDone, Warned
+from evomerge.search.cma_es import CmaEs
+from tests.run.fakes import OBJECTIVE, FakeWorkers, drive, items, plan
+
+
+def record(run_dir: Path) -> list[object]:
+    """All that a run decides: candidates and outcomes, without times."""
+    with LedgerReader.open(run_dir) as reader:
+        outcomes = {
+            e.key: e.outcome.results if isinstance(e.outcome, Scored) else e.outcome
+            for e in reader.evaluations()
+        }
+        return [reader.candidates(), outcomes, reader.meta("decision"), reader.meta("winner")]
+
+
+def finish(run_dir: Path, workers: FakeWorkers | None = None) -> list[object]:
+    *_, last = drive(run_dir, plan(), workers or FakeWorkers())
+    assert isinstance(last, Finished)
+    return record(run_dir)
+
+
+def test_the_winner_beats_every_baseline_on_the_holdout(tmp_path: Path) -> None:
+    events = list(drive(tmp_path, plan(), FakeWorkers()))
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert not finished.is_baseline
+    with LedgerReader.open(tmp_path) as reader:
+        holdout = {e.candidate: e.outcome for e in reader.evaluations("holdout")}
+    fitness = {
+        c: OBJECTIVE.fitness(outcome.results)
+        for c, outcome in holdout.items()
+        if isinstance(outcome, Scored)
+    }
+    rivals = [value for c, value in fitness.items() if c != finished.winner.id]
+    assert len(rivals) == len(plan().baselines)
+    assert fitness[finished.winner.id] > max(rivals) + 0.1
+
+
+def test_the_budget_counts_baselines_and_candidates(tmp_path: Path) -> None:
+    events = list(drive(tmp_path, plan(candidates=60), FakeWorkers()))
+    built = {
+        e.candidate.id
+        for e in events
+        if isinstance(e, Evaluated) and e.stage in ("baseline", "search")
+    }
+    assert len(built) == 60
+
+
+def test_an_item_budget_is_kept(tmp_path: Path) -> None:
+    events = list(drive(tmp_path, plan(candidates=None, budget_items=6000), FakeWorkers()))
+    spent = [e.items_spent for e in events if isinstance(e, Evaluated) and e.stage != "holdout"]
+    assert 4500 < spent[-1] <= 6000
+
+
+def test_generations_have_fresh_items_common_to_their_candidates(tmp_path: Path) -> None:
+    finish(tmp_path)
+    with LedgerReader.open(tmp_path) as reader:
+        generation = {c.id: c.generation for c in reader.candidates()}
+        sets: dict[int, set[tuple[str, ...]]] = {}
+        for entry in reader.evaluations("search"):
+            assert isinstance(entry.outcome, Scored)
+            sets.setdefault(generation[entry.candidate], set()).add(
+                entry.outcome.results[0].items()
+            )
+    assert len(sets) > 5
+    assert all(len(found) == 1 for found in sets.values())
+    assert len(set.union(*sets.values())) == len(sets)
+
+
+def test_splits_are_used_for_what_they_are_for(tmp_path: Path) -> None:
+    finish(tmp_path)
+    letters = {"baseline": "s", "search": "s", "final 1": "v", "final 3": "v", "holdout": "h"}
+    with LedgerReader.open(tmp_path) as reader:
+        for stage, letter in letters.items():
+            for entry in reader.evaluations(stage):
+                assert isinstance(entry.outcome, Scored)
+                assert {i[0] for i in entry.outcome.results[0].items()} == {letter}
+
+
+@pytest.mark.parametrize("fail_every", [0, 7])
+@pytest.mark.parametrize("cuts", [(3,), (20, 1, 9), (13, 40, 60, 95), (118,)])
+def test_killed_and_continued_equals_uninterrupted(
+    tmp_path: Path, cuts: tuple[int, ...], fail_every: int
+) -> None:
+    workers = FakeWorkers(fail_every=fail_every)
+    expected = finish(tmp_path / "whole", workers)
+    for cut in cuts:
+        session = drive(tmp_path / "cut", plan(), workers)
+        list(islice(session, cut))
+        session.close()
+    assert finish(tmp_path / "cut", workers) == expected
+
+
+def test_recorded_outcomes_are_not_evaluated_again(tmp_path: Path) -> None:
+    finish(tmp_path)
+    again = list(drive(tmp_path, plan(), FakeWorkers(flat=True)))
+    assert all(e.replayed for e in again if isinstance(e, Evaluated))
+    assert sum(isinstance(e, GenerationDone) for e in again) > 5
+
+
+def test_another_trajectory_is_refused(tmp_path: Path) -> None:
+    finish(tmp_path)
+    other = replace(plan(), strategy=lambda start: CmaEs(start, seed=4, population=8, sigma=0.1))
+    with pytest.raises(LedgerMismatch, match="candidate"):
+        list(drive(tmp_path, other, FakeWorkers()))
+
+
+def test_stopping_drains_and_can_be_continued(tmp_path: Path) -> None:
+    expected = finish(tmp_path / "whole")
+    stop = threading.Event()
+    session = drive(tmp_path / "stopped", plan(), FakeWorkers(), stop=stop)
+    list(islice(session, 30))
+    stop.set()
+    with pytest.raises(Interrupted, match="the same command continues"):
+        list(session)
+    assert finish(tmp_path / "stopped") == expected
+
+
+def test_nothing_better_hands_over_the_best_baseline(tmp_path: Path) -> None:
+    *_, finished = drive(tmp_path, plan(), FakeWorkers(best=0.45))
+    assert isinstance(finished, Finished)
+    assert finished.is_baseline
+    assert finished.winner.origin.startswith("task arithmetic")
+
+
+def test_no_better_than_the_best_baseline_is_not_better(tmp_path: Path) -> None:
+    *_, finished = drive(tmp_path, plan(), FakeWorkers(best=0.5))
+    assert isinstance(finished, Finished)
+    assert finished.is_baseline
+
+
+def test_a_flat_objective_is_reported(tmp_path: Path) -> None:
+    events = list(drive(tmp_path, plan(), FakeWorkers(flat=True)))
+    assert any(isinstance(e, Warned) and "cannot tell candidates apart" in e.text for e in events)
+
+
+def test_failures_are_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
+    events = list(drive(tmp_path, plan(), FakeWorkers(fail_every=5)))
+    failed = [e for e in events if isinstance(e, Evaluated) and e.fitness is None]
+    assert failed
+    assert all(e.failure == "non-finite weights: tensor 'x' has NaN" for e in failed)
+    assert isinstance(events[-1], Finished)
+
+
+def test_failing_always_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(
+        TooManyFailures, match="5 of the last 5 candidates failed; the first: non-f"
+    ):
+        list(drive(tmp_path, plan(), FakeWorkers(fail_every=1)))
+
+
+def test_without_a_holdout_the_run_says_so(tmp_path: Path) -> None:
+    events = list(drive(tmp_path, replace(plan(), holdout_items=items("h", 0)), FakeWorkers()))
+    assert any(isinstance(e, Warned) and "unverified" in e.text for e in events)

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+
+from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
+from evomerge.errors import BuildFailed, InvalidInput
+from evomerge.evaluate.catalog import load_catalog
+from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
+from evomerge.recipe import Parameters, Recipe, Source
+from evomerge.run.pool import Answer
+from evomerge.run.pools.local import local_pool
+from evomerge.run.workers import Worker, WorkerSpec
+from evomerge.score import ItemOutcome, TaskGoal, TaskOutcomes
+from tests import models
+
+TASK = """\
+task: order
+dataset_path: json
+dataset_kwargs: {data_files: {validation: order.jsonl}}
+output_type: multiple_choice
+validation_split: validation
+doc_to_text: "{{prompt}}"
+doc_to_choice: choices
+doc_to_target: answer
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+
+
+class FakeModel:
+    """A model that raises what it is told, or takes the recipe."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.recipe: Recipe | None = None
+
+    def become(self, recipe: Recipe) -> None:
+        if self.error is not None:
+            raise self.error
+        self.recipe = recipe
+
+
+class FakeEvaluator:
+    """Scores every item 1, or raises, or leaves an item out."""
+
+    def __init__(self, error: Exception | None = None, skipped: str = "") -> None:
+        self.error = error
+        self.skipped = skipped
+
+    def items(self) -> Mapping[str, tuple[str, ...]]:
+        return {}
+
+    def goals(self) -> tuple[TaskGoal, ...]:
+        return ()
+
+    def evaluate(self, selection: ItemSelection) -> tuple[TaskOutcomes, ...]:
+        if self.error is not None:
+            raise self.error
+        return tuple(
+            TaskOutcomes(task, tuple(ItemOutcome(i, 1.0) for i in items if i != self.skipped))
+            for task, items in selection.tasks
+            if items
+        )
+
+
+def linear(weight: float, other: float | None = None) -> Recipe:
+    rest = 1.0 - weight if other is None else other
+    sources = (
+        Source("a", parameters=Parameters.constants({"weight": weight})),
+        Source("b", parameters=Parameters.constants({"weight": rest})),
+    )
+    normalize = Parameters.constants({"normalize": False})
+    return Recipe("linear", models=sources, parameters=normalize)
+
+
+def assignment(recipe: Recipe, items: tuple[str, ...] = ("x", "y")) -> Assignment:
+    return Assignment(1, "search", recipe, ItemSelection((("order", items), ("empty", ()))))
+
+
+def test_a_candidate_is_built_then_scored_and_timed() -> None:
+    model = FakeModel()
+    outcome = Worker(model, FakeEvaluator()).evaluate(assignment(linear(0.5)))
+    assert model.recipe == linear(0.5)
+    assert isinstance(outcome, Scored)
+    assert [result.items() for result in outcome.results] == [("x", "y")]
+    assert outcome.build_seconds >= 0.0
+    assert outcome.score_seconds >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [
+        (
+            BuildFailed("merged tensor 'w' holds NaN"),
+            Failed("unusable merge", "merged tensor 'w' holds NaN"),
+        ),
+        (InvalidInput(["weight: wrong", "fix it"]), Failed("error", "weight: wrong fix it")),
+        (MemoryError(), Failed("out of memory", "MemoryError")),
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nTried"),
+            Failed("out of memory", "CUDA out of memory. Tried"),
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            Failed("out of memory", "DefaultCPUAllocator: can't allocate memory"),
+        ),
+    ],
+)
+def test_errors_of_building_and_of_scoring_become_values(error: Exception, failed: Failed) -> None:
+    while_building = Worker(FakeModel(error), FakeEvaluator())
+    while_scoring = Worker(FakeModel(), FakeEvaluator(error))
+    assert while_building.evaluate(assignment(linear(0.5))) == failed
+    assert while_scoring.evaluate(assignment(linear(0.5))) == failed
+
+
+def test_an_unexpected_error_says_where_and_its_traceback_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    outcome = Worker(FakeModel(), FakeEvaluator(KeyError("a\nb"))).evaluate(assignment(linear(0.5)))
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "error"
+    assert outcome.message.startswith(r"KeyError: 'a\nb' (in test_workers.py:")
+    assert " evaluate < workers.py:" in outcome.message
+    assert "\n" not in outcome.message
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_an_answer_to_another_question_is_no_score() -> None:
+    outcome = Worker(FakeModel(), FakeEvaluator(skipped="x")).evaluate(assignment(linear(0.5)))
+    assert isinstance(outcome, Failed)
+    assert "the evaluator answered other items than it was asked" in outcome.message
+
+
+def test_a_gpu_that_is_lost_breaks_the_worker() -> None:
+    error = RuntimeError("CUDA error: device-side assert triggered")
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        Worker(FakeModel(error), FakeEvaluator()).evaluate(assignment(linear(0.5)))
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
+    root = tmp_path_factory.mktemp("models")
+    models.llama(root / "a", seed=1)
+    models.llama(root / "b", seed=2)
+    rows = [
+        {
+            "prompt": f"w{number} w{number + 1}",
+            "choices": [f"w{number + 2}", "w40", f"w{number + 9}"],
+            "answer": number % 3,
+        }
+        for number in range(12)
+    ]
+    (root / "order.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "order.yaml").write_text(TASK)
+    tasks = (TaskSpec("order", "acc", weight=1.0, limit=None),)
+    evaluator = EvaluatorSpec(
+        tasks=tasks, include=(str(root),), batch_size=4, apply_chat_template=False, num_fewshot=0
+    )
+    return WorkerSpec(("a", "b"), str(root), linear(0.5), evaluator, threads=1, seed=3)
+
+
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("own_cache", "restored_threads")
+def test_a_real_worker_gives_the_same_outcomes_whatever_it_did_before_and_wherever_it_is(
+    spec: WorkerSpec,
+) -> None:
+    assert pickle.loads(pickle.dumps(spec)) == spec
+    worker = spec()
+    ids = load_catalog(spec.evaluator).items["order"]
+    work = [assignment(linear(weight), ids) for weight in (0.0, 0.3, 1.0)]
+    first = [results(worker.evaluate(one)) for one in work]
+    again = [results(worker.evaluate(one)) for one in reversed(work)]
+    assert again[::-1] == first
+    assert len({outcome.value for outcome in first[0][0].outcomes}) == 2
+    assert first[0] != first[2]
+
+    nan = worker.evaluate(assignment(linear(3e38, 3e38), ids))
+    assert isinstance(nan, Failed)
+    assert nan.kind == "unusable merge"
+    assert "holds NaN or Inf" in nan.message
+    assert results(worker.evaluate(work[1])) == first[1]
+
+    with local_pool(spec, 1) as pool:
+        pool.submit(work[1])
+        answers: tuple[Answer, ...] = ()
+        while not answers:
+            answers = pool.poll(60.0)
+    assert results(answers[0].outcome) == first[1]
+
+
+def test_a_worker_whose_parent_is_missing_says_so(spec: WorkerSpec) -> None:
+    with pytest.raises(InvalidInput, match="model 'c': there is no folder"):
+        replace(spec, models=("a", "c"))()
+
+
+def results(outcome: object) -> tuple[TaskOutcomes, ...]:
+    assert isinstance(outcome, Scored), outcome
+    return outcome.results

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import cma
+import numpy as np
+import pytest
+
+from evomerge.search.cma_es import CmaEs, default_population
+from evomerge.seeding import generator
+
+
+def test_population_follows_the_tutorial() -> None:
+    assert [default_population(d) for d in (1, 6, 12, 40)] == [4, 9, 11, 15]
+
+
+def test_same_trajectory_as_pycma_driven_by_hand() -> None:
+    ours = CmaEs((0.3, 0.6, 0.5), seed=7, population=8, sigma=0.2)
+    rng = generator(7, "cma_es")
+    options = {
+        "bounds": [0.0, 1.0],
+        "popsize": 8,
+        "maxstd": 1 / 3,
+        "randn": lambda *shape: rng.standard_normal(shape),
+        "seed": np.nan,
+        "verbose": -9,
+        "tolfun": 0,
+        "tolx": 0,
+        "tolflatfitness": 10**9,
+    }
+    theirs = cma.CMAEvolutionStrategy([0.3, 0.6, 0.5], 0.2, options)
+    for _ in range(10):
+        mine = [ours.ask() for _ in range(8)]
+        reference = theirs.ask()
+        assert np.allclose(mine, reference, atol=1e-12)
+        values = [float(np.sum((np.asarray(x) - 0.4) ** 2)) for x in mine]
+        ours.tell(mine, [-v for v in values])
+        theirs.tell(reference, values)
+
+
+def test_equal_fitness_for_ever_does_not_stop_it() -> None:
+    strategy = CmaEs((0.5, 0.5), seed=1, population=6, sigma=0.2)
+    for _ in range(60):
+        genotypes = [strategy.ask() for _ in range(6)]
+        strategy.tell(genotypes, [0.0] * 6)
+    assert len({strategy.ask() for _ in range(6)}) == 6
+
+
+@pytest.mark.parametrize("start", [(0.0, 1.0), (1.0,), (0.5,) * 60])
+def test_borders_one_gene_and_many(start: tuple[float, ...]) -> None:
+    strategy = CmaEs(start, seed=2, population=6, sigma=1 / 6)
+    genotypes = [strategy.ask() for _ in range(6)]
+    strategy.tell(genotypes, [sum(g) for g in genotypes])
+    assert all(len(g) == len(start) for g in genotypes)
+    assert all(0.0 <= u <= 1.0 for g in genotypes for u in g)
+    assert len(strategy.mean) == len(start)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evomerge.score import ItemOutcome, Objective, TaskGoal, TaskOutcomes, contributions, task_score
+from evomerge.statistics import fitness_interval, paired_difference
+
+ONE = Objective((TaskGoal("t", "acc,none"),))
+
+
+def outcomes(values: list[float], task: str = "t") -> TaskOutcomes:
+    items = [ItemOutcome(f"{index:04d}", value) for index, value in enumerate(values)]
+    return TaskOutcomes(task, tuple(items))
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=200))
+def test_mean_and_stderr_are_those_of_the_sample(values: list[float]) -> None:
+    score = task_score(ONE.goals[0], outcomes(values))
+    assert score.value == pytest.approx(np.mean(values))
+    assert score.stderr == pytest.approx(np.std(values, ddof=1) / math.sqrt(len(values)))
+    assert ONE.fitness((outcomes(values),)) == pytest.approx(np.mean(values))
+
+
+def test_perplexity_is_lower_for_better_models_and_fitness_higher() -> None:
+    goal = TaskGoal("t", "word_perplexity,none", 1.0, "weighted_perplexity", False)
+    objective = Objective((goal,))
+    good = TaskOutcomes("t", (ItemOutcome("a", -2.0, 4.0), ItemOutcome("b", -1.0, 2.0)))
+    bad = TaskOutcomes("t", (ItemOutcome("a", -8.0, 4.0), ItemOutcome("b", -4.0, 2.0)))
+    assert task_score(goal, good).value == pytest.approx(math.exp(0.5))
+    assert task_score(goal, bad).value == pytest.approx(math.exp(2.0))
+    assert objective.fitness((good,)) > objective.fitness((bad,))
+
+
+def test_a_metric_to_minimise_is_negated_once() -> None:
+    objective = Objective((TaskGoal("t", "wer,none", higher_is_better=False),))
+    assert objective.fitness((outcomes([0.2, 0.4]),)) == pytest.approx(-0.3)
+
+
+def test_weights_share_the_fitness_whatever_the_item_counts() -> None:
+    objective = Objective((TaskGoal("a", "m", 3.0), TaskGoal("b", "m", 1.0)))
+    results = (outcomes([1.0] * 10, "a"), outcomes([0.0, 1.0], "b"))
+    assert objective.fitness(results) == pytest.approx(0.75 + 0.125)
+    assert contributions(objective, results).sum() == pytest.approx(objective.fitness(results))
+
+
+def test_wilson_interval_agrees_with_a_textbook_case() -> None:
+    # 81 of 263: 0.2553 to 0.3662, Newcombe 1998, Statistics in Medicine 17, table I
+    interval = fitness_interval(ONE, (outcomes([1.0] * 81 + [0.0] * 182),))
+    assert (interval.low, interval.high) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+
+
+def test_wilson_interval_stays_inside_the_unit_interval() -> None:
+    interval = fitness_interval(ONE, (outcomes([0.0] * 50),))
+    assert interval.low == 0.0
+    assert 0.0 < interval.high < 0.1
+
+
+def test_mcnemar_is_exact() -> None:
+    ours = [1.0] * 9 + [0.0] * 2 + [1.0] * 20
+    theirs = [0.0] * 9 + [1.0] * 2 + [1.0] * 20
+    paired = paired_difference(ONE, (outcomes(ours),), (outcomes(theirs),))
+    # P(X >= 9), X ~ Binomial(11, 1/2) = (55 + 11 + 1) / 2048
+    assert paired.p_value == pytest.approx(67 / 2048)
+    assert paired.value == pytest.approx(7 / 31)
+    assert paired.low < paired.value < paired.high
+
+
+def test_permutation_test_for_values_of_many_sizes() -> None:
+    rng = np.random.Generator(np.random.PCG64(3))
+    base = rng.normal(size=200)
+    same = paired_difference(
+        ONE, (outcomes(list(base)),), (outcomes(list(base + rng.normal(size=200) * 0.01)),)
+    )
+    better = paired_difference(
+        ONE, (outcomes(list(base + 0.1 + rng.normal(size=200) * 0.1)),), (outcomes(list(base)),)
+    )
+    assert same.p_value > 0.01
+    assert better.p_value < 0.001
+    assert better.low > 0.0
+
+
+def test_identical_models_are_not_different() -> None:
+    paired = paired_difference(ONE, (outcomes([0.0, 1.0]),), (outcomes([0.0, 1.0]),))
+    assert (paired.value, paired.p_value) == (0.0, 1.0)
+
+
+def test_other_items_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="same items"):
+        paired_difference(ONE, (outcomes([0.0, 1.0]),), (outcomes([0.0]),))
+
+
+def test_interval_covers_the_truth() -> None:
+    rng = np.random.Generator(np.random.PCG64(11))
+    hits = 0
+    for _ in range(200):
+        a = (rng.random(150) < 0.6).astype(float)
+        b = (rng.random(150) < 0.5).astype(float)
+        paired = paired_difference(ONE, (outcomes(list(a)),), (outcomes(list(b)),))
+        hits += paired.low <= 0.1 <= paired.high
+    assert hits >= 180
