@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from typing import final
 
 import torch
-import transformers
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -26,6 +23,7 @@ from evomerge.weights.finite import assert_finite
 from evomerge.weights.layout import is_head, is_token_embedding
 from evomerge.weights.materialize import Materializer, PlannedTensor
 from evomerge.weights.output_config import output_config
+from evomerge.weights.quiet import quiet_loading
 
 _SHOWN = 5
 
@@ -149,7 +147,7 @@ def _build(materializer: Materializer, recipe: Recipe, device: str) -> PreTraine
     config = type(original).from_dict(wanted)
     # Layers that the donor lacks are initialised at random and overwritten: no news for the user,
     # and no reason to disturb the caller's random state.
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet_loading(), torch.random.fork_rng(devices=[]):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
@@ -159,21 +157,6 @@ def _build(materializer: Materializer, recipe: Recipe, device: str) -> PreTraine
             trust_remote_code=False,
         )
     return model.to(torch.device(device)).eval()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No reports and progress bars of transformers inside the block."""
-    logger = logging.getLogger("transformers")
-    level, bars = logger.level, transformers.logging.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            transformers.logging.enable_progress_bar()
 
 
 def _listed(what: str, names: Sequence[str]) -> list[str]:

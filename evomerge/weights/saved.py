@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from evomerge.weights.checkpoint import Checkpoint
+from evomerge.weights.quiet import quiet_loading
 
 
 def load_saved(directory: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -22,13 +23,14 @@ def load_saved(directory: Path, device: str) -> tuple[PreTrainedModel, PreTraine
         InvalidInput: the directory holds no readable safetensors checkpoint.
     """
     Checkpoint.open(directory)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        directory,
-        dtype="auto",
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
+    with quiet_loading():
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype="auto",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         directory, local_files_only=True, trust_remote_code=False
     )

@@ -8,9 +8,12 @@ import os
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
+
+from tqdm import tqdm
 
 from evomerge.candidate import Lost
 from evomerge.run.pools.serving import StartFailure, answer, start, started
@@ -27,6 +30,8 @@ def serve(pipe: Connection, driver: int, environment: Mapping[str, str], log: st
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(environment)  # before the factory's modules are imported: they read it then
     _redirect(log)
+    # tqdm would make a lock that all processes share, and a killed process cannot give it back
+    tqdm.set_lock(threading.RLock())
     code = 1
     try:
         code = _answer_all(pipe)

@@ -1,0 +1,108 @@
+"""Kills a quickstart search with SIGKILL at random moments and compares it with an unharmed one.
+
+    python experiments/faults/kill_resume.py [--kills 10] [--seed 0]
+
+Needs the quickstart's parents. Writes results.json beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from evomerge.candidate import Scored
+from evomerge.errors import InvalidInput
+from evomerge.run.ledger import LedgerReader
+from evomerge.seeding import generator
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SPACE = ROOT / "search_spaces" / "quickstart.yaml"
+
+
+def start(run: Path) -> subprocess.Popen[bytes]:
+    """The search command, in a process of its own."""
+    command = [sys.executable, "-m", "evomerge", "search", "--space", str(SPACE), "--out", str(run)]
+    return subprocess.Popen(
+        [*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def evaluations(run: Path) -> int:
+    """How many evaluations are on record."""
+    try:
+        with LedgerReader.open(run) as reader:
+            return len(reader.evaluations())
+    except InvalidInput:
+        return 0
+
+
+def finish(run: Path) -> None:
+    """Run the search to its end."""
+    process = start(run)
+    _, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(errors.decode())
+
+
+def digest(run: Path) -> dict[str, Any]:
+    """What a run decided: hashes of all candidates, all outcomes, and of the saved model."""
+    with LedgerReader.open(run) as reader:
+        outcomes = sorted(
+            (e.key, repr(e.outcome.results if isinstance(e.outcome, Scored) else e.outcome))
+            for e in reader.evaluations()
+        )
+        candidates = repr(reader.candidates())
+        winner = reader.meta("winner")
+    model = (run / "best" / "model" / "model.safetensors").read_bytes()
+    return {
+        "winner": winner,
+        "evaluations": len(outcomes),
+        "candidates": hashlib.sha256(candidates.encode()).hexdigest()[:16],
+        "outcomes": hashlib.sha256(repr(outcomes).encode()).hexdigest()[:16],
+        "model": hashlib.sha256(model).hexdigest()[:16],
+    }
+
+
+def kill_once(run: Path, at: int, delay: float) -> dict[str, Any]:
+    """Start or continue the run and kill its driver `delay` seconds after evaluation `at`."""
+    process = start(run)
+    before = evaluations(run)
+    while process.poll() is None and evaluations(run) < at:
+        time.sleep(0.02)
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    return {"from": before, "at": at, "delay": round(delay, 3), "recorded": evaluations(run)}
+
+
+def main() -> None:
+    """Kill, resume, compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    whole, harmed = ROOT / "runs" / "faults-whole", ROOT / "runs" / "faults-killed"
+    for run in (whole, harmed):
+        shutil.rmtree(run, ignore_errors=True)
+    finish(whole)
+    expected = digest(whole)
+    rng = generator(arguments.seed, "kills")
+    moments = sorted(int(m) for m in rng.integers(0, expected["evaluations"], arguments.kills))
+    kills = [kill_once(harmed, at, float(rng.uniform(0, 0.5))) for at in moments]
+    finish(harmed)
+    found = digest(harmed)
+    result = {"expected": expected, "found": found, "equal": found == expected, "kills": kills}
+    (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
