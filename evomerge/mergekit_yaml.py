@@ -107,7 +107,8 @@ class _Reader:
         if value is None:
             self.problem("merge_method", f"missing; known: {', '.join(sorted(SIGNATURES))}")
         elif value not in SIGNATURES:
-            self.problem("merge_method", f"unknown method '{value}'; {_method_hint(value)}")
+            hint = did_you_mean(str(value).replace("-", "_"), SIGNATURES)
+            self.problem("merge_method", f"unknown method '{value}'; {hint}")
         return str(value)
 
     def text(self, value: Any, path: str) -> str | None:
@@ -241,10 +242,6 @@ def _number_or_flag(value: Any) -> Scalar | None:
         except ValueError:
             return None
     return None
-
-
-def _method_hint(value: Any) -> str:
-    return did_you_mean(str(value).replace("-", "_"), SIGNATURES)
 
 
 def _brief(value: Any) -> str:

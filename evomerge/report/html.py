@@ -15,12 +15,13 @@ from evomerge.report.evidence import (
     results,
     standing,
 )
-from evomerge.report.formats import scale_of, typographic
+from evomerge.report.formats import scale_of, short_names, typographic
 from evomerge.report.page import best_minibatch, key_figures, protocol, task_table
 from evomerge.report.plots import comparison_plot, history_plot
 from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline
 from evomerge.report.summary import RunSummary
 
+_NAME_WIDTH = 40
 _TONES = {
     Standing.RUNNING: "calm",
     Standing.INTERRUPTED: "calm",
@@ -41,6 +42,7 @@ def render_report(summary: RunSummary) -> str:
     situation = standing(summary)
     return _environment().get_template("report.html.j2").render(
         summary=summary,
+        merged=tuple(short_names(summary.parents, _NAME_WIDTH).values()),
         unit=scale.unit,
         stamp=STAMPS[situation],
         tone=_TONES[situation],

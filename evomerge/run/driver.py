@@ -69,6 +69,11 @@ class Search:
         self._next_id += 1
         return candidate
 
+    def _warned(self, text: str) -> Warned:
+        """A warning that is also on record, for the report."""
+        self._ledger.log("warning", {"text": text})
+        return Warned(text)
+
     def _score(self, candidates: Sequence[Candidate], stage: str, items: ItemSelection) -> Steps:
         for evaluated, outcome in self._evaluations.each(candidates, stage, items):
             self._archive.add(evaluated.candidate, stage, outcome, evaluated.fitness)
@@ -86,7 +91,7 @@ class Search:
         fixed = [
             self._numbered(Candidate(self._next_id, -1, b.label, b.recipe)) for b in plan.baselines
         ]
-        yield PhaseStarted("baselines", len(fixed) + WARM_STARTS + 1)
+        yield PhaseStarted("baselines", len(fixed))
         yield from self._score(fixed, "baseline", items)
         ranked = self._archive.ranked("baseline")
         best = [plan.baselines[c.id] for c in ranked[:WARM_STARTS]]
@@ -94,9 +99,10 @@ class Search:
         starts = [
             self._candidate("starting point", -1, genotype) for genotype in dict.fromkeys(genotypes)
         ]
+        yield PhaseStarted("starting points", len(starts))
         yield from self._score(starts, "baseline", items)
         if self._archive.flat("baseline"):
-            yield Warned(
+            yield self._warned(
                 "every baseline has the same score: the objective cannot tell candidates apart; "
                 "check the task, its metric and the answer format"
             )
@@ -197,7 +203,7 @@ class Search:
         """The winner and every baseline, once, on items that nothing has seen."""
         plan = self._plan
         if not plan.holdout_items.count:
-            yield Warned("no holdout: the result is unverified; set splits.holdout above 0")
+            yield self._warned("no holdout: the result is unverified; set splits.holdout above 0")
             return
         ids = dict.fromkeys([decision.winner, *range(len(plan.baselines))])
         yield PhaseStarted("holdout", len(ids))

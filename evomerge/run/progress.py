@@ -9,7 +9,7 @@ from evomerge.candidate import Candidate
 
 @dataclass(frozen=True)
 class PhaseStarted:
-    """A phase of the protocol begins: baselines, search, final or holdout."""
+    """A phase of the protocol begins: baselines, starting points, search, final or holdout."""
 
     phase: str
     evaluations: int
