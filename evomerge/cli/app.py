@@ -98,11 +98,18 @@ def validate(space: SpaceArgument, settings: Set = None, as_json: Json = False) 
 
 
 @app.command()
-def status(run: Run, as_json: Json = False) -> None:
+def status(
+    run: Run,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run ends.")] = False,
+) -> None:
     """Show how far a run is, its best candidates and failures; safe while it runs."""
-    from evomerge.cli.inspecting import status_command
+    from evomerge.cli.inspecting import status_command, watch_command
 
-    status_command(run, as_json=as_json)
+    if watch:
+        watch_command(run)
+    else:
+        status_command(run, as_json=as_json)
 
 
 @app.command()

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from evomerge.cli.overrides import overrides
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
@@ -19,6 +22,8 @@ from evomerge.run.config import read_space_file
 from evomerge.run.lock import is_locked
 from evomerge.run.schema import space_file_schema
 from evomerge.run.spaces import checked_space
+
+_WATCH_SECONDS = 2.0
 
 
 def validate_command(path: Path, settings: tuple[str, ...], *, as_json: bool) -> None:
@@ -50,6 +55,17 @@ def status_command(run: Path, *, as_json: bool) -> None:
         return
     for line in (*status_lines(summary), *verdict_lines(summary)):
         print(line)
+
+
+def watch_command(run: Path) -> None:
+    """Print how far a run is, again and again until nobody drives it any more."""
+    with Live(refresh_per_second=1) as live:
+        while True:
+            summary = summarize(run, driven=is_locked(run))
+            live.update(Text("\n".join((*status_lines(summary), *verdict_lines(summary)))))
+            if summary.state != "running":
+                return
+            time.sleep(_WATCH_SECONDS)
 
 
 def best_command(run: Path, top: int, *, as_json: bool) -> None:

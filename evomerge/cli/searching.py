@@ -25,7 +25,7 @@ from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.config import read_space_file
-from evomerge.run.directory import open_directory
+from evomerge.run.directory import open_directory, stored_population
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
@@ -59,19 +59,23 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     """
     file = read_space_file(request.space, _overrides(request))
     space = checked_space(file, request.space)
-    workers = request.workers or _default_workers()
-    built = build_run(file, space, request.space, workers=workers)
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
+    built = build_run(
+        file,
+        space,
+        request.space,
+        workers=request.workers,
+        population=stored_population(run_dir),
+    )
     resumed = open_directory(run_dir, request.space, built.resolved)
     console = Console(stderr=True)
     with Ledger.open(run_dir) as ledger:
         if resumed:
             console.print(f"continuing {run_dir}", highlight=False)
-        else:
-            for warning in built.warnings:
-                ledger.log("warning", {"text": warning})
+        for notice in built.notices:
+            console.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
         if ledger.meta("winner") is None:
-            _drive(request, built, ledger, run_dir, workers, console)
+            _drive(request, built, ledger, run_dir, console)
         _hand_over(built, run_dir, console)
     better = _print_result(run_dir, as_json=as_json)
     if fail_if_not_better and not better:
@@ -92,28 +96,20 @@ def _overrides(request: SearchRequest) -> dict[str, Any]:
     return found
 
 
-def _default_workers() -> int:
-    # torch knows the GPUs; it is loaded anyway before a search starts
-    import torch  # noqa: PLC0415
-
-    return torch.cuda.device_count() or min(len(os.sched_getaffinity(0)), 8)
-
-
 def _drive(
     request: SearchRequest,
     built: BuiltRun,
     ledger: Ledger,
     run_dir: Path,
-    workers: int,
     console: Console,
 ) -> None:
-    ledger.log("started", {"engine": request.engine, "workers": workers})
+    ledger.log("started", {"engine": request.engine, "workers": built.workers})
     with (
         _stop_on_signals(console) as stop,
         open_pool(
             request.engine,
             built.worker,
-            workers=workers,
+            workers=built.workers,
             threads=built.worker.threads,
             address=request.address,
             logs=run_dir / "logs",

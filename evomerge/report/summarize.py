@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Candidate, Failed, Scored
 from evomerge.mergekit_yaml import dump_recipe
-from evomerge.report.formats import p_clause, scale_for
+from evomerge.report.formats import Scale, p_clause, scale_of
 from evomerge.report.profiles import depth_profiles
 from evomerge.report.summary import (
     Comparison,
@@ -68,7 +68,7 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
     recipe = None if winner is None else run.candidates[winner].recipe
     parents = tuple(resolved["parents"])
     base = next((m for m in parents if "base" in run.kinds and m == parents[0]), None)
-    return RunSummary(
+    summary = RunSummary(
         name=resolved["name"],
         state="finished" if run.finished else "running" if driven else "interrupted",
         method=_method(resolved["space"]["merge_method"]),
@@ -88,11 +88,12 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
         winner=winner_row,
         winner_recipe="" if recipe is None else dump_recipe(recipe),
         better=_better(run, winner, holdout),
-        verdict=_verdict(run),
+        verdict="",
         profiles=() if recipe is None else depth_profiles(recipe),
         warnings=run.warnings,
         versions=tuple(resolved["versions"].items()),
     )
+    return replace(summary, verdict=_verdict(run, scale_of(summary)))
 
 
 def _read(run_dir: Path, driven: bool) -> _Run:
@@ -222,7 +223,7 @@ def _better(run: _Run, winner: int | None, holdout: Iterable[ModelRow]) -> bool 
     return False if best.comparison.high < 0 else None
 
 
-def _verdict(run: _Run) -> str:
+def _verdict(run: _Run, scale: Scale) -> str:
     """How the winner was chosen, in one sentence; empty before the decision."""
     decision = run.decision
     if decision is None:
@@ -231,8 +232,6 @@ def _verdict(run: _Run) -> str:
     if decision["challenger"] is None:
         return f"No merge reached the last rung of the final, so {bar} is handed over."
     challenger = _label(run, int(decision["challenger"]))
-    rows = [run.objective.fitness(found) for found in _selection(run).values()]
-    scale = scale_for(rows, ())
     test = f"{scale.lead(decision['difference'])}, {p_clause(decision['p_value'])}"
     if decision["winner"] == decision["best_baseline"]:
         return (

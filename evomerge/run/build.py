@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import psutil
+import torch
 
 from evomerge.candidate import Genotype
 from evomerge.errors import InvalidInput
@@ -29,6 +34,9 @@ from evomerge.weights.pool import ParentPool
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
 SMALL_HOLDOUT = 250
+_LIBRARY_BYTES = 1 << 30
+_MEMORY_SHARE = 0.8
+_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -37,14 +45,29 @@ class BuiltRun:
 
     plan: RunPlan
     worker: WorkerSpec
+    workers: int
     resolved: Mapping[str, Any]
-    warnings: tuple[str, ...]
+    notices: tuple[str, ...]
+    """What to say before the search starts, one line each."""
 
 
-def build_run(file: SpaceFile, space: SearchSpace, path: Path, *, workers: int) -> BuiltRun:
+def build_run(
+    file: SpaceFile,
+    space: SearchSpace,
+    path: Path,
+    *,
+    workers: int | None,
+    population: int | None,
+) -> BuiltRun:
     """Check the parents and tasks of a space file and put the run together.
 
-    `workers` only raises the default population; the number of workers is not part of the run.
+    Args:
+        file: the parsed space file.
+        space: its search space.
+        path: where the file is; relative paths start from its folder.
+        workers: how many; None for what this machine can hold. Not part of the run: it only
+            raises the default population of a new one.
+        population: that of the run to continue, for a file that does not say; None for a new run.
 
     Raises:
         InvalidInput, PreflightFailed: every problem found before anything heavy starts.
@@ -56,9 +79,22 @@ def build_run(file: SpaceFile, space: SearchSpace, path: Path, *, workers: int) 
     evaluator = evaluator_spec(file.objective, root)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
-    population = file.strategy.population or max(default_population(space.dimension), workers)
-    lookahead = population // 2 if file.strategy.lookahead is None else file.strategy.lookahead
-    plan = RunPlan(
+    count = workers or default_workers(parents, start.donor)
+    population = (
+        file.strategy.population or population or max(default_population(space.dimension), count)
+    )
+    plan = _plan(file, space, catalog, splits, population)
+    _check_budget(plan, path)
+    worker = WorkerSpec(models, str(root), start, evaluator, file.threads)
+    resolved = _resolved(file, path, plan, catalog, parents, population)
+    return BuiltRun(plan, worker, count, resolved, _notices(splits, catalog))
+
+
+def _plan(
+    file: SpaceFile, space: SearchSpace, catalog: Catalog, splits: Splits, population: int
+) -> RunPlan:
+    lookahead = file.strategy.lookahead
+    return RunPlan(
         space=space,
         objective=Objective(catalog.goals),
         search_items=splits.search,
@@ -67,15 +103,11 @@ def build_run(file: SpaceFile, space: SearchSpace, path: Path, *, workers: int) 
         baselines=baselines(space),
         algorithm=file.strategy.algorithm,
         strategy=_strategy(file, population),
-        lookahead=lookahead,
+        lookahead=population // 2 if lookahead is None else lookahead,
         minibatch=file.strategy.minibatch,
         budget=Budget(file.budget.candidates, file.budget.items, file.budget.time),
         seed=file.seed,
     )
-    _check_budget(plan, path)
-    worker = WorkerSpec(models, str(root), start, evaluator, file.threads, file.seed)
-    resolved = _resolved(file, path, plan, catalog, parents, population)
-    return BuiltRun(plan, worker, resolved, _warnings(splits, catalog))
 
 
 def checked_parents(models: tuple[str, ...], root: Path) -> ParentPool:
@@ -84,6 +116,21 @@ def checked_parents(models: tuple[str, ...], root: Path) -> ParentPool:
     parents.check()
     parents.check_finite(models)
     return parents
+
+
+def default_workers(parents: ParentPool, donor: str) -> int:
+    """One worker per GPU; without any, as many as cores and memory allow, at most eight.
+
+    A worker keeps one merged model (here taken to have the donor's size) and its libraries to
+    itself; parents are mapped from disk and shared.
+    """
+    if torch.cuda.device_count():
+        return torch.cuda.device_count()
+    need = sum(info.nbytes for info in parents.infos(donor).values()) + _LIBRARY_BYTES
+    room = int(_MEMORY_SHARE * psutil.virtual_memory().available / need)
+    linux = sys.platform == "linux"
+    cores = len(os.sched_getaffinity(0)) if linux else psutil.cpu_count() or 1
+    return max(1, min(cores, room, _MOST_WORKERS))
 
 
 def evaluator_spec(objective: ObjectiveConfig, root: Path) -> EvaluatorSpec:
@@ -139,7 +186,7 @@ def _check_budget(plan: RunPlan, path: Path) -> None:
         )
 
 
-def _warnings(splits: Splits, catalog: Catalog) -> tuple[str, ...]:
+def _notices(splits: Splits, catalog: Catalog) -> tuple[str, ...]:
     found: list[str] = []
     holdout = splits.holdout.count
     if 0 < holdout < SMALL_HOLDOUT:

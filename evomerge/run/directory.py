@@ -64,6 +64,16 @@ def read_resolved(run_dir: Path) -> dict[str, Any]:
     return value
 
 
+def stored_population(run_dir: Path) -> int | None:
+    """The population that a run was created with; None when there is no such run yet.
+
+    The default depends on the number of workers, which may change from session to session.
+    """
+    if not (run_dir / RESOLVED).exists():
+        return None
+    return int(read_resolved(run_dir)["strategy"]["population"])
+
+
 def model_root(run_dir: Path) -> Path:
     """The folder that the run's relative model paths start from: that of its space file."""
     run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))

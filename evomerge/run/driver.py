@@ -57,7 +57,6 @@ class Search:
         yield from self._holdout(decision)
         winner = self._archive.candidate(decision.winner)
         self._ledger.set_meta("winner", winner.id)
-        self._evaluations.save_clock()
         yield Finished(winner, decision.is_baseline)
 
     def _candidate(self, origin: str, generation: int, genotype: Genotype) -> Candidate:
@@ -78,6 +77,7 @@ class Search:
         for evaluated, outcome in self._evaluations.each(candidates, stage, items):
             self._archive.add(evaluated.candidate, stage, outcome, evaluated.fitness)
             yield evaluated
+        self._evaluations.save_clock()
 
     def _baselines(self) -> Generator[Progress, None, Genotype]:
         """Score the baselines on common items, then the points of the space nearest to the best."""
@@ -133,6 +133,7 @@ class Search:
                 yield evaluated
                 for told in core.result(evaluated.candidate.id - first, evaluated.fitness):
                     self._archive.generation(told)
+                    self._evaluations.save_clock()
                     yield from _generation_done(told.generation, told.fitness, evaluated)
 
     def _minibatch(self, generation: int) -> ItemSelection:

@@ -34,7 +34,6 @@ class WorkerSpec:
         donor: a recipe of the search space; all others give tensors of the same shapes.
         evaluator: what to score, and how.
         threads: CPU threads; part of the numerics, since sums are split by thread.
-        seed: for whatever draws from torch's global generator outside lm-eval's own seeding.
     """
 
     models: tuple[str, ...]
@@ -42,7 +41,6 @@ class WorkerSpec:
     donor: Recipe
     evaluator: EvaluatorSpec
     threads: int
-    seed: int
 
     def __call__(self) -> Worker:
         """Open the parents, build the resident model, and load the tasks and their prompts.
@@ -51,7 +49,6 @@ class WorkerSpec:
             InvalidInput, PreflightFailed: parents, tasks and donor do not fit on this machine.
         """
         torch.set_num_threads(self.threads)
-        torch.manual_seed(self.seed)
         device = best_device()
         materializer = Materializer(ParentPool.open(self.models, Path(self.root)))
         resident = ResidentModel(materializer, self.donor, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class FakeWorkers:
 
     fail_every: int = 0
     flat: bool = False
+    seconds: float = 0.0
     best: float | None = None
     """When set, nothing does better than this baseline's weight on every layer."""
 
@@ -45,6 +47,7 @@ class FakeWorker:
 
     def evaluate(self, assignment: Assignment) -> Scored | Failed:
         spec = self.spec
+        time.sleep(spec.seconds)
         if spec.fail_every and assignment.candidate % spec.fail_every == spec.fail_every - 1:
             return Failed("non-finite weights", "tensor 'x' has NaN")
         quality = 0.5 if spec.flat else self._quality(assignment)

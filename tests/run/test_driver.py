@@ -10,6 +10,7 @@ import pytest
 from evomerge.candidate import Scored
 from evomerge.errors import Interrupted, TooManyFailures
 from evomerge.run.ledger import LedgerMismatch, LedgerReader
+from evomerge.run.plan import Budget
 from evomerge.run.progress import Evaluated, Finished, GenerationDone, Warned
 from evomerge.search.cma_es import CmaEs
 from tests.run.fakes import OBJECTIVE, FakeWorkers, drive, items, plan
@@ -62,6 +63,22 @@ def test_an_item_budget_is_kept(tmp_path: Path) -> None:
     events = list(drive(tmp_path, plan(candidates=None, budget_items=6000), FakeWorkers()))
     spent = [e.items_spent for e in events if isinstance(e, Evaluated) and e.stage != "holdout"]
     assert 4500 < spent[-1] <= 6000
+
+
+def test_a_time_budget_closes_the_search_and_is_replayed(tmp_path: Path) -> None:
+    timed = replace(plan(candidates=None), budget=Budget(None, None, 1.5))
+    workers = FakeWorkers(seconds=0.01)
+    session = drive(tmp_path, timed, workers)
+    events = list(islice(session, 60))
+    session.close()
+    events = list(drive(tmp_path, timed, workers))
+    assert isinstance(events[-1], Finished)
+    searched = [e for e in events if isinstance(e, Evaluated) and e.stage == "search"]
+    assert 20 < len(searched) < 150
+    before = record(tmp_path)
+    again = list(drive(tmp_path, timed, workers))
+    assert all(e.replayed for e in again if isinstance(e, Evaluated))
+    assert record(tmp_path) == before
 
 
 def test_generations_have_fresh_items_common_to_their_candidates(tmp_path: Path) -> None:
