@@ -7,6 +7,8 @@ import sys
 from evomerge.cli.app import app
 from evomerge.errors import EvomergeError
 
+_CTRL_C = 130
+
 
 def main() -> None:
     """Run the command line; user errors become one line each on stderr and an exit code."""
@@ -16,3 +18,5 @@ def main() -> None:
         for problem in error.problems:
             print(f"evomerge: {problem}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(_CTRL_C)

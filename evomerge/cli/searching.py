@@ -55,7 +55,7 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     """Run or continue a search and print its result.
 
     Raises:
-        NothingBetter: the winner is a baseline and `fail_if_not_better` is set.
+        NothingBetter: the holdout shows no lead over the baselines, and `fail_if_not_better`.
     """
     file = read_space_file(request.space, _overrides(request))
     space = checked_space(file, request.space)
@@ -79,7 +79,9 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         _hand_over(built, run_dir, console)
     better = _print_result(run_dir, as_json=as_json)
     if fail_if_not_better and not better:
-        raise NothingBetter("nothing beat the best baseline; it was handed over instead")
+        raise NothingBetter(
+            "the holdout does not show that the result beats every baseline; see the verdict above"
+        )
 
 
 def _overrides(request: SearchRequest) -> dict[str, Any]:

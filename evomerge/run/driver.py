@@ -204,7 +204,8 @@ class Search:
         """The winner and every baseline, once, on items that nothing has seen."""
         plan = self._plan
         if not plan.holdout_items.count:
-            yield self._warned("no holdout: the result is unverified; set splits.holdout above 0")
+            # not on record: the report sees it for itself
+            yield Warned("no holdout: the result is unverified; set splits.holdout above 0")
             return
         ids = dict.fromkeys([decision.winner, *range(len(plan.baselines))])
         yield PhaseStarted("holdout", len(ids))
