@@ -101,7 +101,8 @@ class Evaluations:
         candidate, items = self._waiting.pop(key)
         self.items_spent += items.count
         failed = outcome if isinstance(outcome, Failed) else None
-        self._check_failures(failed)
+        if not replayed:  # what stopped an earlier session may have been mended since
+            self._check_failures(failed)
         fitness = self._objective.fitness(outcome.results) if isinstance(outcome, Scored) else None
         reason = None if failed is None else f"{failed.kind}: {failed.message}"
         evaluated = Evaluated(candidate, key[1], fitness, reason, self.items_spent, replayed)

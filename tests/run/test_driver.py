@@ -178,6 +178,13 @@ def test_failing_always_stops_the_run(tmp_path: Path) -> None:
         list(drive(tmp_path, plan(), FakeWorkers(fail_every=1)))
 
 
+def test_a_run_that_failures_stopped_can_be_continued(tmp_path: Path) -> None:
+    with pytest.raises(TooManyFailures):
+        list(drive(tmp_path, plan(), FakeWorkers(fail_every=1)))
+    *_, last = drive(tmp_path, plan(), FakeWorkers())
+    assert isinstance(last, Finished)
+
+
 def test_without_a_holdout_the_run_says_so(tmp_path: Path) -> None:
     events = list(drive(tmp_path, replace(plan(), holdout_items=items("h", 0)), FakeWorkers()))
     assert any(isinstance(e, Warned) and "unverified" in e.text for e in events)
