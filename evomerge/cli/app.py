@@ -180,6 +180,17 @@ def export(
 
 
 @app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Only this method.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the merge methods with their parameters, ranges, defaults and papers."""
+    from evomerge.cli.inspecting import methods_command
+
+    methods_command(name, as_json=as_json)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of space files, for completion and checks in editors."""
     from evomerge.cli.inspecting import schema_command

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from evomerge.cli.overrides import overrides
+from evomerge.errors import InvalidInput
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
 from evomerge.report.summarize import leading_candidates, summarize
 from evomerge.report.terminal import results_table, status_lines, verdict_lines
@@ -22,6 +23,7 @@ from evomerge.run.config import read_space_file
 from evomerge.run.lock import is_locked
 from evomerge.run.schema import space_file_schema
 from evomerge.run.spaces import checked_space
+from evomerge.signatures import SIGNATURES, Parameter, Scope, did_you_mean
 
 _WATCH_SECONDS = 2.0
 
@@ -97,6 +99,57 @@ def report_command(run: Path, out: Path | None) -> None:
     target.write_text(render_report(summary), encoding="utf-8")
     Console(file=sys.stderr).print(results_table(summary))
     print(target)
+
+
+def methods_command(name: str | None, *, as_json: bool) -> None:
+    """Print what a recipe may say about each merge method."""
+    if name is not None and name not in SIGNATURES:
+        raise InvalidInput(f"methods: unknown method '{name}'; {did_you_mean(name, SIGNATURES)}")
+    chosen = [s for s in SIGNATURES.values() if name in (None, s.name)]
+    if as_json:
+        listed = [
+            {
+                "name": s.name,
+                "base": s.base.value,
+                "models": [s.minimum, s.maximum],
+                "paper": s.paper,
+                "parameters": [_parameter(p) for p in s.parameters],
+            }
+            for s in chosen
+        ]
+        print(json.dumps({"schema": "evomerge/methods/v1", "methods": listed}))
+        return
+    for signature in chosen:
+        print(f"{signature.name}\n  {signature.paper}; base model {signature.base.value}")
+        for parameter in signature.parameters:
+            print(f"    {_described(parameter)}")
+
+
+def _described(parameter: Parameter) -> str:
+    given = parameter.default is not None
+    default = f"default {json.dumps(parameter.default)}" if given else "required"
+    bounds = ""
+    if parameter.low is not None or parameter.high is not None:
+        bounds = f" in [{_bound(parameter.low)}, {_bound(parameter.high)}]"
+    where = "one per model" if parameter.scope is Scope.MODEL else "one per merge"
+    kind = f"{parameter.kind.__name__}{bounds}"
+    return f"{parameter.name:<12} {where}, {kind}, {default}: {parameter.doc}"
+
+
+def _parameter(parameter: Parameter) -> dict[str, object]:
+    return {
+        "name": parameter.name,
+        "scope": parameter.scope.value,
+        "kind": parameter.kind.__name__,
+        "default": parameter.default,
+        "low": parameter.low,
+        "high": parameter.high,
+        "doc": parameter.doc,
+    }
+
+
+def _bound(value: float | None) -> str:
+    return "any" if value is None else f"{value:g}"
 
 
 def schema_command() -> None:

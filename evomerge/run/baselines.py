@@ -32,8 +32,8 @@ def baselines(space: SearchSpace) -> tuple[Baseline, ...]:
     start = space.decode(space.start)
     parents = space.parents
     base = start.base_model
-    if base is not None and SIGNATURES[start.merge_method].parameter("weight") is None:
-        # spherical interpolation: its base is one end of the path, a parent like the other
+    if base is not None and SIGNATURES[start.merge_method].maximum == 1:
+        # a path between two models: the base is one end of it, a parent like the other
         parents, base = (base, *parents), None
     found = [] if base is None else [_single(start, base, "base", "base")]
     found += [_single(start, parent, short_name(parent, parents), "parent") for parent in parents]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from evomerge.signatures import SIGNATURES
 from tests.cli.conftest import Run
 from tests.models import llama, read_tensors
 
@@ -157,3 +159,12 @@ def test_merge_refuses_an_existing_directory(evomerge: Run, tmp_path: Path, pare
     done = evomerge("merge", recipe, tmp_path / "out")
     assert done.code == 2
     assert "out" in done.err
+
+
+def test_methods_are_listed_and_misspelt_ones_explained(evomerge: Run) -> None:
+    listed = json.loads(evomerge("methods", "--json").out)["methods"]
+    assert {entry["name"] for entry in listed} == set(SIGNATURES)
+    assert "density" in evomerge("methods", "ties").out
+    done = evomerge("methods", "tis")
+    assert done.code == 2
+    assert "did you mean 'ties'" in done.err
