@@ -78,6 +78,18 @@ _DENSITY = Parameter(
     "density", Scope.MODEL, float, 1.0, "share of the task vector's elements to keep", 0.0, 1.0
 )
 _LAMBDA = Parameter("lambda", Scope.SHARED, float, 1.0, "scale of the merged task vector")
+_GAMMA = Parameter(
+    "gamma", Scope.MODEL, float, 0.01, "share of largest elements to drop first", 0.0, 1.0
+)
+_HALF_WIDTH = Parameter(
+    "epsilon",
+    Scope.MODEL,
+    float,
+    0.15,
+    "how far the survival chance of small and large elements is from the density",
+    0.0,
+    1.0,
+)
 _SEED = Parameter("seed", Scope.SHARED, int, 0, "seed of the random masks", 0)
 _INT8 = Parameter("int8_mask", Scope.SHARED, bool, False, "accepted; has no effect on the result")
 
@@ -145,6 +157,36 @@ _ALL = (
         False,
         True,
         "Yu et al. 2023 (DARE, arXiv:2311.03099) with the sign election of TIES",
+        _SEED,
+    ),
+    _task_vectors(
+        "breadcrumbs",
+        False,
+        False,
+        "Davari and Belilovsky 2023, Model Breadcrumbs, arXiv:2312.06795",
+        _GAMMA,
+    ),
+    _task_vectors(
+        "breadcrumbs_ties",
+        False,
+        False,
+        "Davari and Belilovsky 2023 (arXiv:2312.06795) with the sign election of TIES",
+        _GAMMA,
+    ),
+    _task_vectors(
+        "della_linear",
+        False,
+        True,
+        "Deep et al. 2024 (DELLA, arXiv:2406.11617) without the sign election",
+        _HALF_WIDTH,
+        _SEED,
+    ),
+    _task_vectors(
+        "della",
+        True,
+        True,
+        "Deep et al. 2024, DELLA-Merging, arXiv:2406.11617",
+        _HALF_WIDTH,
         _SEED,
     ),
 )

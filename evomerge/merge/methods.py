@@ -8,7 +8,9 @@ from types import MappingProxyType
 from evomerge.merge.combine import SignVote, Sum
 from evomerge.merge.largest_share import LargestShare
 from evomerge.merge.method import MergeMethod
+from evomerge.merge.middle_share import MiddleShare
 from evomerge.merge.random_share import RandomShare
+from evomerge.merge.ranked_share import RankedShare
 from evomerge.merge.span import SpanOfParents, WeightedSum, linear, passthrough, slerp
 from evomerge.merge.sparsify import Everything
 from evomerge.merge.task_vectors import TaskVectors
@@ -22,6 +24,10 @@ METHODS: Mapping[str, MergeMethod] = MappingProxyType(
         "ties": TaskVectors(LargestShare(), SignVote),
         "dare_linear": TaskVectors(RandomShare(), Sum),
         "dare_ties": TaskVectors(RandomShare(), SignVote),
+        "breadcrumbs": TaskVectors(MiddleShare(), Sum),
+        "breadcrumbs_ties": TaskVectors(MiddleShare(), SignVote),
+        "della_linear": TaskVectors(RankedShare(), Sum),
+        "della": TaskVectors(RankedShare(), SignVote),
     }
 )
 """Which row a method is; the keys are those of `evomerge.signatures.SIGNATURES`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from evomerge.merge.blocks import block_length
 from evomerge.merge.method import Parents, State, Values
-from evomerge.merge.sparsify import KEEP_ALL, KEEP_NONE, Sparse, l1_norms, l1_scale
+from evomerge.merge.sparsify import KEEP_ALL, KEEP_NONE, Mask, Sparse, l1_norms, l1_scale
 from evomerge.seeding import derive
 
 _WORDS = 1 << 32
@@ -45,15 +46,22 @@ class Draws:
         Returns:
             int32, shape (length,); overwritten by the next call.
         """
+        return self.words(key, start, length).lt_(_word(limit - (_WORDS >> 1)))
+
+    def words(self, key: tuple[int, int], start: int, length: int) -> Tensor:
+        """The words minus 2^31, so that torch's signed integers order like the words.
+
+        Returns:
+            int32, shape (length,); overwritten by the next call.
+        """
         word_B, shifted_B = self._word_B[:length], self._shifted_B[:length]
         first = (start ^ key[0]) % _WORDS
         torch.bitwise_xor(self._folded_B[:length], _word(first ^ (first >> 16)), out=word_B)
         torch.add(_word(key[1]), word_B, alpha=_MULTIPLIERS[0], out=word_B)
         torch.bitwise_right_shift(word_B, self._shift, out=shifted_B)
         shifted_B.bitwise_and_(self._low_bits)
-        word_B.bitwise_xor_(shifted_B).mul_(self._second)
-        # The last + 2^31 turns unsigned order into the signed order that torch compares by.
-        return word_B.lt_(_word(limit - (_WORDS >> 1)))
+        # The + 2^31 at the end of the word and the - 2^31 for signed order cancel.
+        return word_B.bitwise_xor_(shifted_B).mul_(self._second)
 
 
 @final
@@ -62,8 +70,7 @@ class RandomMask:
 
     def __init__(self, draws: Draws, density: float, *, seed: int, stream: int) -> None:
         """The mask of one parent; `draws` is working memory that several masks may share."""
-        key = derive(seed, "mask", stream)
-        self._key = (key % _WORDS, key // _WORDS)
+        self._key = mask_key(seed, stream)
         self._limit = min(round(density * _WORDS), _WORDS - 1)
         self._draws = draws
 
@@ -96,18 +103,37 @@ class RandomShare:
         assert isinstance(state, L1Norms), "the state comes from this rule's prepare"
         densities = values.numbers("density")
         masks = _masks(parents, densities, int(values.shared["seed"]))
-        kept = state.norms
-        if values.flag("rescale") and any(masks):
-            kept = l1_norms(parents, masks)
-        plan = []
-        for index, (mask, density) in enumerate(zip(masks, densities, strict=True)):
-            if mask is None:
-                plan.append(KEEP_ALL if density > 0.0 else KEEP_NONE)
-            elif kept is state.norms:
-                plan.append(Sparse(mask, 1.0))
-            else:
-                plan.append(Sparse(mask, l1_scale(state.norms[index], kept[index])))
-        return tuple(plan)
+        return scaled(parents, state, masks, densities, rescale=values.flag("rescale"))
+
+
+def mask_key(seed: int, stream: int) -> tuple[int, int]:
+    """The two halves of the 64-bit key of one parent's mask."""
+    key = derive(seed, "mask", stream)
+    return key % _WORDS, key // _WORDS
+
+
+def scaled(
+    parents: Parents,
+    state: L1Norms,
+    masks: Sequence[Mask | None],
+    densities: Sequence[float],
+    *,
+    rescale: bool,
+) -> tuple[Sparse, ...]:
+    """Random masks with their factors; with `rescale` this walks over the parents once.
+
+    A parent without a mask is kept whole, or dropped when its density is 0.
+    """
+    kept = l1_norms(parents, masks) if rescale and any(masks) else state.norms
+    plan = []
+    for index, (mask, density) in enumerate(zip(masks, densities, strict=True)):
+        if mask is None:
+            plan.append(KEEP_ALL if density > 0.0 else KEEP_NONE)
+        elif kept is state.norms:
+            plan.append(Sparse(mask, 1.0))
+        else:
+            plan.append(Sparse(mask, l1_scale(state.norms[index], kept[index])))
+    return tuple(plan)
 
 
 def _masks(

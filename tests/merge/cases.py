@@ -14,7 +14,18 @@ from evomerge.recipe import Scalar
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 KINDS = ("gauss", "grid", "sparse", "zero", "same", "opposite")
 DENSITIES = (0.0, 1e-6, 0.3, 0.5, 1.0)
-TASK_VECTOR_METHODS = ("task_arithmetic", "ties", "dare_linear", "dare_ties")
+TASK_VECTOR_METHODS = (
+    "task_arithmetic",
+    "ties",
+    "dare_linear",
+    "dare_ties",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "della_linear",
+    "della",
+)
+VOTING_METHODS = ("ties", "dare_ties", "breadcrumbs_ties", "della")
+GAMMAS = (0.0, 0.01, 0.3, 1.0)
 STREAMS = (0, 7, 2**63 - 1, 123456789123456789)
 
 shapes = st.lists(st.integers(1, 5), min_size=0, max_size=4).map(tuple)
@@ -81,9 +92,15 @@ def task_vector_values(draw: st.DrawFn, count: int) -> Values:
         "int8_mask": draw(st.booleans()),
         "seed": draw(st.integers(0, 5)),
     }
-    return Values(
-        shared, tuple({"weight": draw(weights), "density": draw(densities)} for _ in range(count))
+    model = st.fixed_dictionaries(
+        {
+            "weight": weights,
+            "density": densities,
+            "gamma": st.sampled_from(GAMMAS),
+            "epsilon": st.sampled_from([0.0, 0.15, 0.4]),
+        }
     )
+    return Values(shared, tuple(draw(model) for _ in range(count)))
 
 
 def values(
@@ -94,6 +111,7 @@ def values(
     rescale: bool = False,
     scale: float = 1.0,
     seed: int = 0,
+    gamma: float = 0.01,
 ) -> Values:
     """Parameters of the task-vector family; density 1 unless given."""
     densities = [1.0] * len(weights) if densities is None else densities
@@ -105,7 +123,10 @@ def values(
         "seed": seed,
     }
     pairs = zip(weights, densities, strict=True)
-    return Values(shared, tuple({"weight": w, "density": d} for w, d in pairs))
+    return Values(
+        shared,
+        tuple({"weight": w, "density": d, "gamma": gamma, "epsilon": 0.15} for w, d in pairs),
+    )
 
 
 def random_parents(

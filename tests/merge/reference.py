@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from evomerge.merge.method import Parents, Values
+from tests.merge.cases import VOTING_METHODS
 
 Array = NDArray[np.float64]
 MASK_32 = 0xFFFFFFFF
@@ -53,19 +54,47 @@ def largest_keep(delta: Array, density: float) -> NDArray[np.bool_]:
     return keep
 
 
+def middle_keep(delta: Array, density: float, gamma: float) -> NDArray[np.bool_]:
+    """Which elements survive Breadcrumbs: positions in a full stable sort, outliers first."""
+    keep = np.zeros(delta.size, dtype=bool)
+    count, top = int(density * delta.size), int(gamma * delta.size)
+    bottom = max(0, delta.size - count - top)
+    order = np.argsort(-np.abs(delta), kind="stable")
+    keep[order[delta.size - bottom - count : delta.size - bottom]] = True
+    return keep
+
+
+def ranked_keep(
+    delta: torch.Tensor, density: float, epsilon: float, *, seed: int, stream: int
+) -> NDArray[np.bool_]:
+    """Which elements survive DELLA: ranks along the second axis, one line after the other."""
+    size = delta.double().abs().numpy()
+    grid = size.reshape(1, -1) if size.ndim < 2 else size
+    chance = np.full(grid.shape, density)
+    length = grid.shape[1]
+    for place in np.ndindex(grid.shape[:1] + grid.shape[2:]):
+        line = (place[0], slice(None), *place[1:])
+        if length > 1:
+            ranks = np.empty(length)
+            ranks[np.argsort(grid[line], kind="stable")] = np.arange(length)
+            chance[line] = density - epsilon + 2 * epsilon * ranks / (length - 1)
+    limits = [round(p * 2**32) for p in chance.reshape(-1)]
+    return np.array([word(seed, stream, i) < limit for i, limit in enumerate(limits)], dtype=bool)
+
+
 def flat(tensor: torch.Tensor) -> Array:
     """The tensor as a float64 vector."""
     return tensor.detach().double().reshape(-1).numpy().copy()
 
 
 def task_vectors(name: str, parents: Parents, values: Values) -> Expected:
-    """task_arithmetic, ties, dare_linear and dare_ties."""
+    """Every method of the task-vector family."""
     assert parents.base is not None
     base = flat(parents.base)
     sparse = [_sparse(name, parents, values, i) for i in range(len(parents.others))]
     weights = list(values.numbers("weight"))
     normalize, scale = values.flag("normalize"), values.number("lambda")
-    combine = _vote if name in ("ties", "dare_ties") else _sum
+    combine = _vote if name in VOTING_METHODS else _sum
     value, other, size = base.copy(), base.copy(), np.abs(base)
     for index in range(base.size):
         column = [float(delta[index]) for delta in sparse]
@@ -81,17 +110,24 @@ def _sparse(name: str, parents: Parents, values: Values, index: int) -> Array:
     tensors = parents.tensors
     # Task vectors are differences in working precision; everything after that is float64 here.
     work = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-    delta = flat(parents.others[index].to(work) - parents.base.to(work))
+    difference = parents.others[index].to(work) - parents.base.to(work)
+    delta = flat(difference)
     density = values.numbers("density")[index]
     if name == "task_arithmetic" or density >= 1.0:
         return delta
     if density <= 0.0:
         return np.zeros_like(delta)
+    seed, stream = int(values.shared["seed"]), parents.streams[index]
     if name == "ties":
-        kept = np.where(largest_keep(delta, density), delta, 0.0)
+        keep = largest_keep(delta, density)
+    elif name.startswith("breadcrumbs"):
+        keep = middle_keep(delta, density, values.numbers("gamma")[index])
+    elif name.startswith("della"):
+        epsilon = values.numbers("epsilon")[index]
+        keep = ranked_keep(difference, density, epsilon, seed=seed, stream=stream)
     else:
-        seed, stream = int(values.shared["seed"]), parents.streams[index]
-        kept = np.where(random_keep(seed, stream, density, delta.size), delta, 0.0)
+        keep = random_keep(seed, stream, density, delta.size)
+    kept = np.where(keep, delta, 0.0)
     whole, part = math.fsum(np.abs(delta)), math.fsum(np.abs(kept))
     if values.flag("rescale") and whole >= 1e-7 and part >= 1e-7:
         kept = kept * (whole / part)
