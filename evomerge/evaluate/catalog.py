@@ -10,7 +10,7 @@ from typing import Any
 from evomerge.errors import PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec, ItemInfo
 from evomerge.evaluate.items import digest
-from evomerge.evaluate.lm_eval_session import guest
+from evomerge.evaluate.lm_eval_guest import guest
 from evomerge.evaluate.preflight import resolve_goals
 from evomerge.evaluate.task_loading import LoadedTask, explain, load_tasks
 from evomerge.score import TaskGoal

@@ -12,7 +12,7 @@ from evomerge.candidate import ItemSelection
 from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec
 from evomerge.evaluate.frozen_task import FrozenTask
-from evomerge.evaluate.lm_eval_session import guest
+from evomerge.evaluate.lm_eval_guest import guest
 from evomerge.evaluate.outcomes import item_outcome
 from evomerge.evaluate.preflight import aggregation_name, resolve_goals
 from evomerge.evaluate.scoring_model import ScoringModel, finite_logits

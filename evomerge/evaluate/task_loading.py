@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.evaluate.items import item_ids
-from evomerge.evaluate.lm_eval_session import prepare
+from evomerge.evaluate.lm_eval_guest import prepare
 from evomerge.evaluate.task_files import TaskIndex, find_tasks
 from evomerge.evaluate.task_words import unknown_words
 from evomerge.signatures import did_you_mean

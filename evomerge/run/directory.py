@@ -67,7 +67,7 @@ def read_resolved(run_dir: Path) -> dict[str, Any]:
 def stored_population(run_dir: Path) -> int | None:
     """The population that a run was created with; None when there is no such run yet.
 
-    The default depends on the number of workers, which may change from session to session.
+    The default depends on the number of workers, which may change from one start to the next.
     """
     if not (run_dir / RESOLVED).exists():
         return None

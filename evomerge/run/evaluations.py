@@ -39,7 +39,7 @@ class Evaluations:
 
     @property
     def seconds(self) -> float:
-        """Wall time spent on this run, over all its sessions."""
+        """Wall time spent on this run, however often it was continued."""
         return self._spent_before + time.monotonic() - self._began
 
     def submit(self, candidate: Candidate, stage: str, items: ItemSelection) -> None:
@@ -77,7 +77,7 @@ class Evaluations:
             yield from self.answers()
 
     def save_clock(self) -> None:
-        """Note the time spent, for the next session."""
+        """Note the time spent, for when the run is continued."""
         self._ledger.set_meta("seconds", self.seconds)
 
     def _poll(self, timeout: float) -> Iterator[tuple[Evaluated, Outcome]]:
@@ -101,7 +101,7 @@ class Evaluations:
         candidate, items = self._waiting.pop(key)
         self.items_spent += items.count
         failed = outcome if isinstance(outcome, Failed) else None
-        if not replayed:  # what stopped an earlier session may have been mended since
+        if not replayed:  # what stopped the run earlier may have been mended since
             self._check_failures(failed)
         fitness = self._objective.fitness(outcome.results) if isinstance(outcome, Scored) else None
         reason = None if failed is None else f"{failed.kind}: {failed.message}"

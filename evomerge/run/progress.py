@@ -17,7 +17,7 @@ class PhaseStarted:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluation is known; `replayed` when an earlier session had recorded it.
+    """One evaluation is known; `replayed` when it was on record already.
 
     `fitness` is None when the candidate failed; `failure` then says why.
     """

@@ -118,7 +118,7 @@ def drive(
     *,
     stop: threading.Event | None = None,
 ) -> Iterator[Progress]:
-    """One session of a search in `run_dir`; abandon the iterator to kill it."""
+    """One start of a search in `run_dir`; abandon the iterator to kill it."""
     with Ledger.open(run_dir) as ledger, InlinePool(workers) as pool:
         evaluations = Evaluations(
             ledger, Dispatcher(pool), run_plan.objective, stop or threading.Event()

@@ -68,9 +68,9 @@ def test_an_item_budget_is_kept(tmp_path: Path) -> None:
 def test_a_time_budget_closes_the_search_and_is_replayed(tmp_path: Path) -> None:
     timed = replace(plan(candidates=None), budget=Budget(None, None, 1.5))
     workers = FakeWorkers(seconds=0.01)
-    session = drive(tmp_path, timed, workers)
-    events = list(islice(session, 60))
-    session.close()
+    part = drive(tmp_path, timed, workers)
+    events = list(islice(part, 60))
+    part.close()
     events = list(drive(tmp_path, timed, workers))
     assert isinstance(events[-1], Finished)
     searched = [e for e in events if isinstance(e, Evaluated) and e.stage == "search"]
@@ -114,9 +114,9 @@ def test_killed_and_continued_equals_uninterrupted(
     workers = FakeWorkers(fail_every=fail_every)
     expected = finish(tmp_path / "whole", workers)
     for cut in cuts:
-        session = drive(tmp_path / "cut", plan(), workers)
-        list(islice(session, cut))
-        session.close()
+        part = drive(tmp_path / "cut", plan(), workers)
+        list(islice(part, cut))
+        part.close()
     assert finish(tmp_path / "cut", workers) == expected
 
 
@@ -137,11 +137,11 @@ def test_another_trajectory_is_refused(tmp_path: Path) -> None:
 def test_stopping_drains_and_can_be_continued(tmp_path: Path) -> None:
     expected = finish(tmp_path / "whole")
     stop = threading.Event()
-    session = drive(tmp_path / "stopped", plan(), FakeWorkers(), stop=stop)
-    list(islice(session, 30))
+    part = drive(tmp_path / "stopped", plan(), FakeWorkers(), stop=stop)
+    list(islice(part, 30))
     stop.set()
     with pytest.raises(Interrupted, match="the same command continues"):
-        list(session)
+        list(part)
     assert finish(tmp_path / "stopped") == expected
 
 
