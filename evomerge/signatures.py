@@ -90,6 +90,9 @@ _HALF_WIDTH = Parameter(
     0.0,
     1.0,
 )
+_CHANGED = Parameter(
+    "epsilon", Scope.SHARED, float, 1e-5, "difference up to which an element is unchanged", 0.0
+)
 _SEED = Parameter("seed", Scope.SHARED, int, 0, "seed of the random masks", 0)
 _INT8 = Parameter("int8_mask", Scope.SHARED, bool, False, "accepted; has no effect on the result")
 
@@ -189,6 +192,82 @@ _ALL = (
         _HALF_WIDTH,
         _SEED,
     ),
+    Signature(
+        "model_stock",
+        Base.REQUIRED,
+        2,
+        None,
+        (_flag("filter_wise", False, "one angle for each row of a tensor"),),
+        "Jang et al. 2024, Model Stock, arXiv:2403.19522",
+    ),
+    Signature(
+        "nuslerp",
+        Base.REQUIRED,
+        2,
+        2,
+        (
+            _WEIGHT,
+            _flag("nuslerp_flatten", True, "one angle for each tensor"),
+            _flag("nuslerp_row_wise", False, "unflattened: along the first axis, not the last"),
+        ),
+        "Shoemake 1985, Animating rotation with quaternion curves, on task vectors",
+    ),
+    Signature(
+        "multislerp",
+        Base.REQUIRED,
+        1,
+        None,
+        (
+            _WEIGHT,
+            _flag("normalize_weights", True, "divide by the sum of the weights"),
+            Parameter("eps", Scope.SHARED, float, 1e-8, "norm that counts as zero", 0.0),
+        ),
+        "the weighted mean direction of task vectors; no paper",
+    ),
+    Signature(
+        "karcher",
+        Base.IGNORED,
+        1,
+        None,
+        (
+            Parameter("max_iter", Scope.SHARED, int, 10, "most steps towards the mean", 0),
+            Parameter("tol", Scope.SHARED, float, 1e-5, "step that ends the search", 0.0),
+        ),
+        "Karcher 1977, Riemannian center of mass and mollifier smoothing",
+    ),
+    Signature(
+        "nearswap",
+        Base.REQUIRED,
+        1,
+        1,
+        (Parameter("t", Scope.SHARED, float, None, "how far an element may move"),),
+        "moves elements by a limited distance; no paper",
+    ),
+    Signature(
+        "sce",
+        Base.REQUIRED,
+        0,
+        None,
+        (
+            Parameter("select_topk", Scope.SHARED, float, 1.0, "share of varying elements to keep"),
+            _INT8,
+        ),
+        "Wan et al. 2024, FuseChat, arXiv:2408.07990",
+    ),
+    Signature("ram", Base.REQUIRED, 0, None, (_CHANGED,), "arXiv:2601.13572"),
+    Signature(
+        "ramplus_tl",
+        Base.REQUIRED,
+        0,
+        None,
+        (
+            _CHANGED,
+            Parameter("r", Scope.SHARED, float, 0.1, "how much lone changes can gain"),
+            Parameter("alpha", Scope.SHARED, float, 0.2, "limit of the shared-to-lone ratio", 0.0),
+        ),
+        "arXiv:2601.13572, gains of each tensor",
+    ),
+    Signature("arcee_fusion", Base.REQUIRED, 1, 1, (), "swaps elements by importance; no paper"),
 )
 
 SIGNATURES: Mapping[str, Signature] = MappingProxyType({s.name: s for s in _ALL})

@@ -97,6 +97,23 @@ task_arithmetic, slices per layer group:
   dtype: float32
 """
 
+PAIR = "[{model: READ, parameters: {weight: 0.7}}, {model: WRITE, parameters: {weight: 0.4}}]"
+BARE = "[{model: READ}, {model: WRITE}]"
+OTHERS = {
+    "breadcrumbs": (PAIR, "{density: 0.6, gamma: 0.05}"),
+    "breadcrumbs_ties": (PAIR, "{density: 0.4, gamma: 0.02}"),
+    "nuslerp": (PAIR, "{nuslerp_flatten: false, nuslerp_row_wise: true}"),
+    "multislerp": (PAIR, "{}"),
+    "model_stock": (BARE, "{}"),
+    "karcher": (BARE, "{}"),
+    "sce": (BARE, "{select_topk: 0.4}"),
+    "ram": (BARE, "{}"),
+    "ramplus_tl": (BARE, "{}"),
+    "nearswap": ("[{model: READ}]", "{t: 0.01}"),
+    "arcee_fusion": ("[{model: READ}]", "{}"),
+}
+"""Models and parameters of one recipe for each further method, all with the base model."""
+
 
 def compare(name: str, mapping: dict[str, Any], mergekit: str) -> dict[str, Any]:
     """Merge one recipe with both programs."""
@@ -133,7 +150,11 @@ def differences(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 
 def main() -> None:
     """Compare all recipes."""
-    text = RECIPES
+    text = RECIPES + "".join(
+        f"{method}:\n  merge_method: {method}\n  base_model: BASE\n  models: {models}\n"
+        f"  parameters: {parameters}\n  dtype: float32\n"
+        for method, (models, parameters) in OTHERS.items()
+    )
     for role in ("BASE", "READ", "WRITE"):
         text = text.replace(role, str(PARENTS / role.lower()))
     recipes = loads(text, "recipes")

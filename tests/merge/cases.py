@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from evomerge.merge.method import Parents, Values
 from evomerge.recipe import Scalar
+from evomerge.signatures import SIGNATURES, Scope
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 KINDS = ("gauss", "grid", "sparse", "zero", "same", "opposite")
@@ -127,6 +128,18 @@ def values(
         shared,
         tuple({"weight": w, "density": d, "gamma": gamma, "epsilon": 0.15} for w, d in pairs),
     )
+
+
+def declared(name: str, count: int) -> Values:
+    """The defaults of a method, with values that matter for what has none or switches it on."""
+    chosen: dict[str, Scalar] = {"weight": 0.8, "density": 0.4, "scale": 1.5, "t": 0.4}
+    chosen |= {"rescale": True, "normalize": True, "select_topk": 0.4}
+    found: dict[Scope, dict[str, Scalar]] = {Scope.SHARED: {}, Scope.MODEL: {}}
+    for parameter in SIGNATURES[name].parameters:
+        value = chosen.get(parameter.name, parameter.default)
+        assert value is not None
+        found[parameter.scope][parameter.name] = value
+    return Values(found[Scope.SHARED], (found[Scope.MODEL],) * count)
 
 
 def random_parents(

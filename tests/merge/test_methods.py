@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evomerge.merge.method import Parents, Values
 from evomerge.merge.methods import METHODS
-from evomerge.signatures import SIGNATURES
+from evomerge.signatures import SIGNATURES, Base
 from tests.merge import cases, reference
 from tests.merge.merging import merge
 
@@ -122,13 +122,16 @@ def test_an_empty_tensor_stays_empty(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_memory_layout_does_not_matter(name: str) -> None:
     rng = np.random.default_rng(1)
-    a, b = (cases.tensor(rng.standard_normal((6, 5))).float() for _ in range(2))
-    base = None if name in ("linear", "passthrough") else a
-    plain = Parents(base, (b,), (5,))
-    strided = Parents(None if base is None else a.T.contiguous().T, (b.T.contiguous().T,), (5,))
-    values = Values(
-        {**cases.values([]).shared, "t": 0.4, "rescale": True},
-        ({**cases.values([0.8], [0.4]).models[0], "scale": 1.5},),
+    signature = SIGNATURES[name]
+    count = max(1, signature.minimum)
+    tensors = [cases.tensor(rng.standard_normal((6, 5))).float() for _ in range(count + 1)]
+    turned = [tensor.T.contiguous().T for tensor in tensors]
+    plain, strided = (
+        Parents(
+            None if signature.base is Base.IGNORED else first, tuple(rest), cases.STREAMS[:count]
+        )
+        for first, *rest in (tensors, turned)
     )
+    values = cases.declared(name, count)
     assert not strided.others[0].is_contiguous()
     assert torch.equal(merge(name, plain, values), merge(name, strided, values))

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from evomerge.merge.method import Parents, Values
 from evomerge.merge.methods import METHODS
+from evomerge.signatures import SIGNATURES, Base
 from tests.merge import cases
 from tests.merge.merging import merge
 
@@ -97,18 +98,16 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_merging_needs_no_memory_in_proportion_to_the_tensor(name: str, block_size: int) -> None:
     if block_size < 1000:
         pytest.skip("millions of elements in tiny blocks")
-    count = {"slerp": 1, "passthrough": 1}.get(name, 3)
+    signature = SIGNATURES[name]
+    count = signature.maximum or 3
     flat = cases.random_parents(count, 1 << 22, dtype=torch.bfloat16)
     assert flat.base is not None
     # A matrix: DELLA ranks whole rows.
     others = tuple(other.view(1 << 11, -1) for other in flat.others)
     parents = Parents(flat.base.view(1 << 11, -1), others, flat.streams)
-    if name in ("linear", "passthrough"):
+    if signature.base is Base.IGNORED:
         parents = Parents(None, parents.others, parents.streams)
-    values = Values(
-        {**cases.values([]).shared, "t": 0.4, "rescale": True, "normalize": True},
-        ({**cases.values([0.8], [0.4]).models[0], "scale": 1.5},) * count,
-    )
+    values = cases.declared(name, count)
     out = torch.empty_like(parents.others[0])
     state = METHODS[name].prepare(parents)
     with _Allocations([*parents.tensors, out]) as allocations:
