@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.candidate import Genotype
 from evomerge.genes import Gene
-from evomerge.mergekit_yaml import from_mapping
+from evomerge.mergekit_reader import from_mapping
 from evomerge.recipe import Parameters, Recipe, Scalar
 from evomerge.signatures import SIGNATURES
 

@@ -9,7 +9,7 @@ from typing import Any
 from evomerge.errors import InvalidInput
 from evomerge.gene_file import Problems, is_gene, read_gene, read_groups
 from evomerge.genes import Gene
-from evomerge.mergekit_yaml import TOP_KEYS
+from evomerge.mergekit_reader import TOP_KEYS
 from evomerge.signatures import SIGNATURES, Base, Parameter, Scope, did_you_mean
 from evomerge.space import Draw, Place, SearchSpace
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from evomerge import yaml12
 from evomerge.errors import InvalidInput
-from evomerge.mergekit_yaml import dump_recipe, from_mapping, to_mapping
+from evomerge.mergekit_reader import from_mapping
+from evomerge.mergekit_yaml import dump_recipe, to_mapping
 from evomerge.recipe import Clause, Gradient, Parameters, Recipe, Setting, Slice, Source
 
 numbers = st.floats(-3, 3, allow_nan=False)

@@ -10,7 +10,8 @@ from typing import Any
 
 from evomerge.candidate import Candidate, Failed, Genotype, Outcome, Scored
 from evomerge.errors import InvalidInput
-from evomerge.mergekit_yaml import from_mapping, to_mapping
+from evomerge.mergekit_reader import from_mapping
+from evomerge.mergekit_yaml import to_mapping
 from evomerge.recipe import Recipe
 from evomerge.score import ItemOutcome, TaskOutcomes
 

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from evomerge.export import export_model
-from evomerge.mergekit_yaml import dump_recipe, from_mapping
+from evomerge.mergekit_reader import from_mapping
+from evomerge.mergekit_yaml import dump_recipe
 from evomerge.yaml12 import loads
 
 HERE = Path(__file__).resolve().parent

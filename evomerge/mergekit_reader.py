@@ -1,0 +1,237 @@
+"""Reads parsed mergekit YAML into a recipe and collects every problem on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evomerge.errors import InvalidInput
+from evomerge.recipe import (
+    DTYPES,
+    Clause,
+    Gradient,
+    Parameters,
+    Recipe,
+    Scalar,
+    Setting,
+    Slice,
+    Source,
+)
+from evomerge.signatures import SIGNATURES, did_you_mean
+
+TOP_KEYS = (
+    "merge_method",
+    "base_model",
+    "models",
+    "slices",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source",
+    "tokenizer",
+    "chat_template",
+)
+_KINDS = {p.name: p.kind for signature in SIGNATURES.values() for p in signature.parameters}
+_WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+
+
+def from_mapping(mapping: Any, where: str) -> Recipe:
+    """A recipe from parsed YAML.
+
+    Raises:
+        InvalidInput: every problem found, one line each, with `where` and the key's path.
+    """
+    reader = _Reader(where)
+    recipe = reader.recipe(mapping)
+    if reader.problems:
+        raise InvalidInput(reader.problems)
+    assert recipe is not None
+    return recipe
+
+
+class _Reader:
+    """Walks one parsed file and collects its problems (stateful)."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.problems: list[str] = []
+
+    def problem(self, path: str, text: str) -> None:
+        self.problems.append(f"{self.where}: {path}: {text}" if path else f"{self.where}: {text}")
+
+    def recipe(self, mapping: Any) -> Recipe | None:
+        if not self.mapping(mapping, "", TOP_KEYS):
+            return None
+        models = self.sources(mapping.get("models"), "models", ranged=False)
+        slices = self.slices(mapping.get("slices"))
+        if bool(models) == bool(slices) and not self.problems:
+            self.problem("", "expected exactly one of 'models' and 'slices', with an entry in it")
+        method = self.method(mapping.get("merge_method"))
+        fields: dict[str, Any] = {
+            key: self.text(mapping.get(key), key)
+            for key in ("base_model", "tokenizer_source", "chat_template")
+        }
+        if "tokenizer" in mapping:
+            fields["tokenizer_source"] = self.tokenizer(mapping)
+        for key in ("dtype", "out_dtype"):
+            fields[key] = self.dtype(mapping.get(key), key)
+        parameters = self.parameters(mapping.get("parameters"), "parameters")
+        if self.problems:
+            return None
+        return Recipe(
+            merge_method=method, models=models, slices=slices, parameters=parameters, **fields
+        )
+
+    def mapping(self, value: Any, path: str, known: Sequence[str]) -> bool:
+        if not isinstance(value, Mapping):
+            self.problem(path, f"expected a mapping, got {_brief(value)}")
+            return False
+        for key in value:
+            if key not in known:
+                self.problem(path, f"unknown key '{key}'; {did_you_mean(str(key), known)}")
+        return True
+
+    def method(self, value: Any) -> str:
+        if value is None:
+            self.problem("merge_method", f"missing; known: {', '.join(sorted(SIGNATURES))}")
+        elif value not in SIGNATURES:
+            hint = did_you_mean(str(value).replace("-", "_"), SIGNATURES)
+            self.problem("merge_method", f"unknown method '{value}'; {hint}")
+        return str(value)
+
+    def text(self, value: Any, path: str) -> str | None:
+        if value is not None and not isinstance(value, str):
+            self.problem(path, f"expected a text, got {_brief(value)}; put it in quotes")
+        return value if isinstance(value, str) else None
+
+    def tokenizer(self, mapping: Mapping[str, Any]) -> str | None:
+        value = mapping["tokenizer"]
+        if "tokenizer_source" in mapping:
+            self.problem("tokenizer", "give either 'tokenizer' or 'tokenizer_source', not both")
+        if self.mapping(value, "tokenizer", ("source",)):
+            return self.text(value.get("source"), "tokenizer.source")
+        return None
+
+    def dtype(self, value: Any, path: str) -> str | None:
+        if value is None:
+            return None
+        name = str(value).removeprefix("torch.")
+        if name not in DTYPES:
+            self.problem(path, f"unknown dtype '{value}'; {did_you_mean(name, DTYPES)}")
+        return name
+
+    def slices(self, value: Any) -> tuple[Slice, ...]:
+        slices: list[Slice] = []
+        for index, entry in enumerate(self.list(value, "slices")):
+            path = f"slices[{index}]"
+            if not self.mapping(entry, path, ("sources", "parameters", "base_model")):
+                continue
+            sources = self.sources(entry.get("sources"), f"{path}.sources", ranged=True)
+            if not sources and not self.problems:
+                self.problem(f"{path}.sources", "expected at least one source")
+            parameters = self.parameters(entry.get("parameters"), f"{path}.parameters")
+            base = self.text(entry.get("base_model"), f"{path}.base_model")
+            slices.append(Slice(sources, parameters, base))
+        return tuple(slices)
+
+    def sources(self, value: Any, path: str, *, ranged: bool) -> tuple[Source, ...]:
+        known = ("model", "layer_range", "parameters") if ranged else ("model", "parameters")
+        sources: list[Source] = []
+        for index, entry in enumerate(self.list(value, path)):
+            at = f"{path}[{index}]"
+            if not self.mapping(entry, at, known):
+                continue
+            model = self.text(entry.get("model"), f"{at}.model")
+            if model is None:
+                self.problem(f"{at}.model", "missing; expected a path or a model name")
+                continue
+            layers = self.layer_range(entry.get("layer_range"), at) if ranged else None
+            parameters = self.parameters(entry.get("parameters"), f"{at}.parameters")
+            sources.append(Source(model, layers, parameters))
+        return tuple(sources)
+
+    def layer_range(self, value: Any, at: str) -> tuple[int, int] | None:
+        whole = isinstance(value, list) and all(type(entry) is int for entry in value)
+        if not whole or len(value) != 2 or not 0 <= value[0] <= value[1]:
+            got = "nothing" if value is None else _brief(value)
+            self.problem(f"{at}.layer_range", f"expected [start, end], start <= end, got {got}")
+            return None
+        return (value[0], value[1])
+
+    def list(self, value: Any, path: str) -> Sequence[Any]:
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            self.problem(path, f"expected a list, got {_brief(value)}")
+            return ()
+        return value
+
+    def parameters(self, value: Any, path: str) -> Parameters:
+        if value is None:
+            return Parameters()
+        if not isinstance(value, Mapping):
+            self.problem(path, f"expected a mapping, got {_brief(value)}")
+            return Parameters()
+        settings = []
+        for name, entry in value.items():
+            if name not in _KINDS:
+                self.problem(path, f"unknown parameter '{name}'; {did_you_mean(str(name), _KINDS)}")
+                continue
+            settings.append((name, self.setting(entry, name, f"{path}.{name}")))
+        return Parameters.of(settings)
+
+    def setting(self, value: Any, name: str, path: str) -> Setting:
+        entries = value if isinstance(value, list) else [value]
+        if not any(isinstance(entry, Mapping) for entry in entries):
+            return Setting((Clause(self.value(value, name, path)),))
+        clauses: list[Clause] = []
+        for index, entry in enumerate(entries):
+            at = f"{path}[{index}]"
+            if not isinstance(entry, Mapping):
+                self.problem(at, "numbers and {filter, value} entries cannot be mixed in a list")
+            elif self.mapping(entry, at, ("filter", "value")):
+                clauses.append(
+                    Clause(
+                        self.value(entry.get("value"), name, f"{at}.value"),
+                        self.text(entry.get("filter"), f"{at}.filter"),
+                    )
+                )
+        return Setting(tuple(clauses))
+
+    def value(self, value: Any, name: str, path: str) -> Scalar | Gradient:
+        if isinstance(value, list):
+            if not value:
+                self.problem(path, "expected at least one value in the gradient")
+            return Gradient(tuple(self.scalar(entry, name, path) for entry in value))
+        return self.scalar(value, name, path)
+
+    def scalar(self, value: Any, name: str, path: str) -> Scalar:
+        parsed = _number_or_flag(value)
+        kind = _KINDS[name]
+        if parsed is None:
+            self.problem(path, f"expected a number or true/false, got {_brief(value)}")
+            return 0.0
+        if kind is bool:
+            return bool(parsed) if parsed in (0, 1) else parsed
+        if isinstance(parsed, bool):
+            self.problem(path, f"expected a number, got {str(parsed).lower()}")
+            return 0.0
+        return float(parsed) if kind is float else parsed
+
+
+def _number_or_flag(value: Any) -> Scalar | None:
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        if value.lower() in _WORDS:
+            return _WORDS[value.lower()]
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return None
+
+
+def _brief(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
