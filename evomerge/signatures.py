@@ -94,6 +94,13 @@ _CHANGED = Parameter(
     "epsilon", Scope.SHARED, float, 1e-5, "difference up to which an element is unchanged", 0.0
 )
 _SEED = Parameter("seed", Scope.SHARED, int, 0, "seed of the random masks", 0)
+_UNBIASED = Parameter(
+    "unbiased",
+    Scope.SHARED,
+    bool,
+    False,
+    "rescale as in the paper: divide what survives by its chance, not to the old L1 norm",
+)
 _INT8 = Parameter("int8_mask", Scope.SHARED, bool, False, "accepted; has no effect on the result")
 
 
@@ -154,6 +161,7 @@ _ALL = (
         True,
         "Yu et al. 2023, Language models are super Mario (DARE), arXiv:2311.03099",
         _SEED,
+        _UNBIASED,
     ),
     _task_vectors(
         "dare_ties",
@@ -161,6 +169,7 @@ _ALL = (
         True,
         "Yu et al. 2023 (DARE, arXiv:2311.03099) with the sign election of TIES",
         _SEED,
+        _UNBIASED,
     ),
     _task_vectors(
         "breadcrumbs",
@@ -183,6 +192,7 @@ _ALL = (
         "Deep et al. 2024 (DELLA, arXiv:2406.11617) without the sign election",
         _HALF_WIDTH,
         _SEED,
+        _UNBIASED,
     ),
     _task_vectors(
         "della",
@@ -191,6 +201,7 @@ _ALL = (
         "Deep et al. 2024, DELLA-Merging, arXiv:2406.11617",
         _HALF_WIDTH,
         _SEED,
+        _UNBIASED,
     ),
     Signature(
         "model_stock",
@@ -250,6 +261,14 @@ _ALL = (
         None,
         (
             Parameter("select_topk", Scope.SHARED, float, 1.0, "share of varying elements to keep"),
+            Parameter(
+                "energy_floor",
+                Scope.SHARED,
+                float,
+                1e-6,
+                "mean square below which parents count alike; 0 as in the paper",
+                0.0,
+            ),
             _INT8,
         ),
         "Wan et al. 2024, FuseChat, arXiv:2408.07990",

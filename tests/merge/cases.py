@@ -15,6 +15,7 @@ from evomerge.signatures import SIGNATURES, Scope
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 KINDS = ("gauss", "grid", "sparse", "zero", "same", "opposite")
 DENSITIES = (0.0, 1e-6, 0.3, 0.5, 1.0)
+RANDOM_METHODS = ("dare_linear", "dare_ties", "della_linear", "della")
 TASK_VECTOR_METHODS = (
     "task_arithmetic",
     "ties",
@@ -92,6 +93,7 @@ def task_vector_values(draw: st.DrawFn, count: int) -> Values:
         "lambda": draw(st.sampled_from([1.0, 0.0, 0.7, -1.3])),
         "int8_mask": draw(st.booleans()),
         "seed": draw(st.integers(0, 5)),
+        "unbiased": draw(st.booleans()),
     }
     model = st.fixed_dictionaries(
         {
@@ -113,6 +115,7 @@ def values(
     scale: float = 1.0,
     seed: int = 0,
     gamma: float = 0.01,
+    unbiased: bool = False,
 ) -> Values:
     """Parameters of the task-vector family; density 1 unless given."""
     densities = [1.0] * len(weights) if densities is None else densities
@@ -122,6 +125,7 @@ def values(
         "lambda": scale,
         "int8_mask": False,
         "seed": seed,
+        "unbiased": unbiased,
     }
     pairs = zip(weights, densities, strict=True)
     return Values(
