@@ -88,18 +88,22 @@ class _Fit:
 
     def changes(self) -> tuple[Change, ...]:
         found: dict[str, Change] = {}
+        asked: dict[str, str] = {}
         for target, stored in self.adapter.replaced.items():
             change = self._placed(target)
-            if change is not None and self._replaces(change, stored):
-                found[change.name] = replace(change, replacement=stored)
+            if change is None or not self._replaces(change, stored):
+                continue
+            if change.name in found:
+                self._same(asked[change.name], target)
+            asked[change.name] = target
+            found[change.name] = replace(change, replacement=stored)
         for entry in self.adapter.low_rank:
             change = self._placed(f"{entry.module}.weight")
             if change is None or not self._agrees_with_itself(entry):
                 continue
             change = found.get(change.name, change)
             if change.low_rank is not None:
-                modules = f"modules '{change.low_rank.module}' and '{entry.module}'"
-                self._problem("twice", f"{modules} are one tensor of the base: correct the adapter")
+                self._same(change.low_rank.module, entry.module)
             scale = self.adapter.config.scale_of(entry.module)
             found[change.name] = replace(change, low_rank=entry, scale=scale)
         self._orient(found)
@@ -109,6 +113,10 @@ class _Fit:
 
     def _problem(self, kind: str, text: str) -> None:
         self.problems.setdefault(kind, []).append(f"model '{self.model}': {text}")
+
+    def _same(self, one: str, other: str) -> None:
+        both = f"'{one}' and '{other}'"
+        self._problem("twice", f"{both} are one tensor of the base: correct the adapter")
 
     def _placed(self, target: str) -> Change | None:
         """No change yet of the tensor that the adapter calls `target`."""
