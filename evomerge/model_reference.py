@@ -55,8 +55,8 @@ class ModelReference:
 def in_text_form(value: Any, report: Report, path: str = "") -> Any:
     """Parsed YAML with every model reference that is a mapping as text; the input stays as it is.
 
-    References are the values of `model` and `base_model` at any depth. What is wrong with one, as
-    text or as mapping, goes to `report`.
+    References are the values of `model` and `base_model` at any depth. What is wrong with the form
+    of one goes to `report`; texts are not looked at.
     """
     if isinstance(value, list):
         return [in_text_form(entry, report, f"{path}[{i}]") for i, entry in enumerate(value)]
@@ -65,27 +65,14 @@ def in_text_form(value: Any, report: Report, path: str = "") -> Any:
     found: dict[Any, Any] = {}
     for key, entry in value.items():
         at = f"{path}.{key}" if path else str(key)
-        if key in _KEYS and (isinstance(entry, str) or _is_reference(entry)):
-            found[key] = _checked(entry, report, at)
+        if key in _KEYS and isinstance(entry, Mapping) and "model" in entry:
+            text = _text(entry)
+            if text is None:
+                report(at, f"expected a path, a hub name or {_FORM}, got {dict(entry)!r}")
+            found[key] = text or "unreadable"  # a text: one problem is told once
         else:
             found[key] = in_text_form(entry, report, at)
     return found
-
-
-def _is_reference(value: Any) -> bool:
-    return isinstance(value, Mapping) and "model" in value
-
-
-def _checked(value: Any, report: Report, path: str) -> Any:
-    text = value if isinstance(value, str) else _text(value)
-    if text is None:
-        report(path, f"expected a path, a hub name or {_FORM}, got {dict(value)!r}")
-        return value
-    try:
-        return ModelReference.parse(text).text
-    except InvalidInput as error:
-        report(path, str(error))
-        return text
 
 
 def _text(mapping: Mapping[str, Any]) -> str | None:

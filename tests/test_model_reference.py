@@ -12,6 +12,7 @@ from evomerge.mergekit_reader import from_mapping
 from evomerge.mergekit_yaml import dump_recipe
 from evomerge.model_reference import ModelReference, in_text_form
 from evomerge.space_file import read_space
+from evomerge.weights.recipe_rules import validate_recipe
 
 paths = st.from_regex(r"[a-z./~][a-z./_-]{0,8}(@[a-z0-9]{1,4})?", fullmatch=True)
 
@@ -83,16 +84,13 @@ def test_mappings_become_text_wherever_models_are_named(mapping: Any, text: str)
         ({"model": {"path": 3}}, "expected a path, a hub name or {model"),
         ({"model": {"path": "m", "revison": "r"}}, "expected a path, a hub name or {model"),
         ({"model": ["m"]}, "expected a path, a hub name or {model"),
-        ({"model": "m+a", "lora": "b"}, "expected at most one '+'"),
-        ("m++a", "expected at most one '+'"),
-        ("m+", "complete it"),
     ],
 )
-def test_wrong_references_are_one_line_with_their_place(mapping: Any, message: str) -> None:
+def test_mappings_of_another_form_are_one_line_with_their_place(mapping: Any, message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         from_mapping({"merge_method": "linear", "models": [{"model": mapping}]}, "r.yaml")
-    (line,) = (line for line in caught.value.problems if message in line)
-    assert line.startswith("r.yaml: models[0].model: ")
+    (line,) = caught.value.problems
+    assert line.startswith(f"r.yaml: models[0].model: {message}")
 
 
 def test_a_space_takes_references_and_leaves_genes_alone() -> None:
@@ -114,16 +112,36 @@ def test_a_space_takes_references_and_leaves_genes_alone() -> None:
 
 
 def test_a_space_explains_wrong_references() -> None:
-    with pytest.raises(InvalidInput, match=r"s\.yaml: space\.models\[1\]\.model: model 'b\+c\+d'"):
-        read_space(
-            {
-                "merge_method": "linear",
-                "models": [{"model": "a"}, {"model": "b+c+d"}],
-                "parameters": {"weight": {"float": [0.0, 1.0]}},
-            },
-            "s.yaml: space",
-            None,
-        )
+    space = {
+        "merge_method": "linear",
+        "models": [{"model": "a"}, {"model": {"model": {"path": 1}}}],
+        "parameters": {"weight": {"float": [0.0, 1.0]}},
+    }
+    with pytest.raises(InvalidInput) as caught:
+        read_space(space, "s.yaml: space", None)
+    (line,) = caught.value.problems
+    assert line.startswith("s.yaml: space.models[1].model: expected a path, a hub name or {model")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("m+a+b", "model 'm+a+b': expected at most one '+'"),
+        ({"model": "m+a", "lora": "b"}, "model 'm+a+b': expected at most one '+'"),
+        ("m++a", "model 'm++a': expected at most one '+'"),
+        ("m+", "model 'm+': expected 'base+adapter'"),
+    ],
+)
+def test_a_recipe_with_a_wrong_text_can_be_read_but_is_not_valid(model: Any, message: str) -> None:
+    plain = {"merge_method": "passthrough", "models": [{"model": model}]}
+    (line,) = validate_recipe(from_mapping(plain, "r.yaml"))
+    assert line.startswith(message)
+
+
+@given(st.text(min_size=1, max_size=8))
+def test_texts_are_kept_to_the_letter(text: str) -> None:
+    plain = {"merge_method": "passthrough", "models": [{"model": text}]}
+    assert from_mapping(plain, "r.yaml").models[0].model == text
 
 
 def test_other_values_stay_as_they_are() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -52,7 +52,9 @@ def fit(adapter: Adapter, base: Checkpoint, model: str) -> tuple[Change, ...]:
     found = _Fit(adapter, base, model)
     changes = found.changes()
     if found.problems:
-        lines = [line for kind in found.problems.values() for line in capped(kind, f"'{model}'")]
+        lines = [
+            line for kind in found.problems.values() for line in capped(kind, f"model '{model}'")
+        ]
         raise PreflightFailed([*lines, *foreign_base(adapter, base, model)])
     return changes
 
@@ -235,9 +237,8 @@ def _of(found: Mapping[str, Change], name: str) -> LowRank:
     return entry
 
 
-def _same_tensor(target: str, names: Iterable[str]) -> list[str]:
+def _same_tensor(target: str, stored: Collection[str]) -> list[str]:
     """The stored tensors that may be `target`: old files leave out the first parts of names."""
-    stored = list(names)
     if target in stored:
         return [target]
     return [n for n in stored if target.endswith(f".{n}") or n.endswith(f".{target}")]

@@ -137,7 +137,7 @@ def test_errors_are_lines_with_the_right_code(
             assert not (tmp_path / "out").exists()
     done = evomerge("validate", space(space={"models": [{"model": "a+b+c"}]}))
     assert done.code == 2
-    assert "space.models[0].model: model 'a+b+c': expected at most one '+'" in done.err
+    assert "space: model 'a+b+c': expected at most one '+'" in done.err
 
 
 def test_a_foreign_adapter_is_one_warning_per_command(
