@@ -15,6 +15,7 @@ from evomerge.errors import BuildFailed, InvalidInput
 from evomerge.evaluate.evaluator import EvaluatorSpec
 from evomerge.evaluate.lm_harness import LmHarness
 from evomerge.mergekit_yaml import dump_recipe
+from evomerge.model_reference import ModelReference
 from evomerge.recipe import Recipe, Slice, Source
 from evomerge.report.card import render_card
 from evomerge.report.summarize import summarize
@@ -125,9 +126,13 @@ def _differences(recorded: tuple[TaskOutcomes, ...], scored: tuple[TaskOutcomes,
 
 
 def _absolute(model: str, root: Path) -> str:
-    path = Path(model).expanduser()
-    folder = path if path.is_absolute() else root / path
-    return str(folder.resolve()) if folder.is_dir() else model
+    def absolute(part: str) -> str:
+        path = Path(part).expanduser()
+        folder = (path if path.is_absolute() else root / path).resolve()
+        # A '+' would be read as the border between base and adapter.
+        return str(folder) if folder.is_dir() and "+" not in str(folder) else part
+
+    return ModelReference.parse(model).renamed(absolute).text
 
 
 def _renamed(recipe: Recipe, name: Callable[[str], str]) -> Recipe:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evomerge.errors import InvalidInput
+from evomerge.model_reference import in_text_form
 from evomerge.recipe import (
     DTYPES,
     Clause,
@@ -42,7 +43,7 @@ def from_mapping(mapping: Any, where: str) -> Recipe:
         InvalidInput: every problem found, one line each, with `where` and the key's path.
     """
     reader = _Reader(where)
-    recipe = reader.recipe(mapping)
+    recipe = reader.recipe(in_text_form(mapping, reader.problem))
     if reader.problems:
         raise InvalidInput(reader.problems)
     assert recipe is not None

@@ -10,6 +10,7 @@ from evomerge.errors import InvalidInput
 from evomerge.gene_file import Problems, is_gene, read_gene, read_groups
 from evomerge.genes import Gene
 from evomerge.mergekit_reader import TOP_KEYS
+from evomerge.model_reference import in_text_form
 from evomerge.signatures import SIGNATURES, Base, Parameter, Scope, did_you_mean
 from evomerge.space import Draw, Place, SearchSpace
 
@@ -29,7 +30,7 @@ def read_space(mapping: Any, where: str, layers: int | None) -> SearchSpace:
     problems = Problems(where)
     if not isinstance(mapping, Mapping):
         raise InvalidInput(f"{where}: expected a mapping with a recipe in it, got {mapping!r}")
-    space = _SpaceReader(mapping, layers, problems).read()
+    space = _SpaceReader(in_text_form(mapping, problems.add), layers, problems).read()
     if problems.lines:
         raise InvalidInput(problems.lines)
     return space

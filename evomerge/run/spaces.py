@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from evomerge.errors import EvomergeError, InvalidInput
+from evomerge.gene_file import Problems
+from evomerge.model_reference import ModelReference, in_text_form
 from evomerge.run.config import SpaceFile
 from evomerge.space import SearchSpace
 from evomerge.space_file import read_space
@@ -45,8 +47,9 @@ def space_models(space: SearchSpace) -> tuple[str, ...]:
 
 def _layers(file: SpaceFile, root: Path) -> int | None:
     """The layer count of the first parent whose configuration can be read."""
-    named = [file.space.get("base_model")]
-    entries = file.space.get("models")
+    plain = in_text_form(file.space, Problems("").add)  # reading the space tells about problems
+    named = [plain.get("base_model")]
+    entries = plain.get("models")
     named += (
         [e.get("model") for e in entries if isinstance(e, dict)]
         if isinstance(entries, list)
@@ -56,7 +59,8 @@ def _layers(file: SpaceFile, root: Path) -> int | None:
         if not isinstance(model, str):
             continue
         try:
-            return layer_count(read_json(locate(model, root) / "config.json"))
+            folder = locate(ModelReference.parse(model).base, root)
+            return layer_count(read_json(folder / "config.json"))
         except EvomergeError:
             continue
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.weights import model_config
-from evomerge.weights.checkpoint import Checkpoint
+from evomerge.weights.checkpoint import StoredModel
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.json_files import read_json
 from evomerge.weights.layout import Layout, is_head, is_token_embedding, layer_count, place_of
@@ -23,7 +23,7 @@ class Parent:
     """One opened model and the places of its tensors; `name` is what recipes call it."""
 
     name: str
-    checkpoint: Checkpoint
+    checkpoint: StoredModel
     layout: Layout
 
     @property

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.model_reference import ModelReference
 from evomerge.signatures import did_you_mean
-from evomerge.weights.checkpoint import Checkpoint
+from evomerge.weights.adapted_checkpoint import AdaptedCheckpoint
+from evomerge.weights.adapters import Adapter
+from evomerge.weights.checkpoint import Checkpoint, StoredModel
 from evomerge.weights.compatibility import Parent, capped, incompatibilities, own_problems
+from evomerge.weights.disk_cache import DiskCache
 from evomerge.weights.finite import is_finite
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import Layout
@@ -17,6 +22,8 @@ from evomerge.weights.references import locate
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
 
 
 @final
@@ -32,19 +39,28 @@ class ParentPool:
     def open(recipe_models: Sequence[str], root: Path) -> ParentPool:
         """Open every model that recipes may refer to; paths are relative to `root`.
 
+        Adapters of one base share its open files; tensors that they change come from the user's
+        disk cache.
+
         Raises:
             InvalidInput: with the problems of all models that cannot be found or read.
+            PreflightFailed: the same, when the only problems are adapters that do not fit.
         """
-        problems: list[str] = []
+        opening = _Opening(root)
+        failures: list[InvalidInput | PreflightFailed] = []
         parents: dict[str, Parent] = {}
         for model in dict.fromkeys(recipe_models):
             try:
-                checkpoint = Checkpoint.open(locate(model, root))
-                parents[model] = Parent(model, checkpoint, Layout.of(checkpoint.infos()))
-            except InvalidInput as error:
-                problems += error.problems
-        if problems:
-            raise InvalidInput(problems)
+                stored = opening.open(model)
+                parents[model] = Parent(model, stored, Layout.of(stored.infos()))
+            except (InvalidInput, PreflightFailed) as error:
+                failures.append(error)
+        # The base of several adapters has its problems once.
+        lines = list(dict.fromkeys(line for error in failures for line in error.problems))
+        if any(isinstance(error, InvalidInput) for error in failures):
+            raise InvalidInput(lines)
+        if failures:
+            raise PreflightFailed(lines)
         return ParentPool(parents)
 
     @property
@@ -72,6 +88,10 @@ class ParentPool:
         """The parsed config.json of a parent."""
         return self.parent(model).checkpoint.config
 
+    def fingerprint(self, model: str) -> str:
+        """A digest of a parent's files, with those of its adapter; 16 hex digits."""
+        return self.parent(model).checkpoint.fingerprint()
+
     def layout(self, model: str) -> Layout:
         """The places of a parent's tensors."""
         return self.parent(model).layout
@@ -92,7 +112,7 @@ class ParentPool:
         return alone + [line for other in others for line in incompatibilities(other, reference)]
 
     def check(self) -> None:
-        """Compare all parents with the first.
+        """Compare all parents with the first; what a person should know of them is logged.
 
         Raises:
             PreflightFailed: with one line per incompatibility.
@@ -100,6 +120,9 @@ class ParentPool:
         problems = self.problems(self.models, self.models[0]) if self._parents else []
         if problems:
             raise PreflightFailed(problems)
+        for parent in self._parents.values():
+            for line in parent.checkpoint.notices:
+                _LOG.warning("%s", line)
 
     def check_finite(self, models: Iterable[str]) -> None:
         """Read every floating tensor of `models` once; a parent found sound is not read again.
@@ -121,3 +144,28 @@ class ParentPool:
                 self._scanned.add(model)
         if problems:
             raise InvalidInput(problems)
+
+
+@final
+class _Opening:
+    """Opens models and keeps the full ones, since several adapters may share one (stateful)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._bases: dict[Path, Checkpoint] = {}
+        self._cache: DiskCache | None = None
+
+    def open(self, model: str) -> StoredModel:
+        reference = ModelReference.parse(model)
+        base = self._base(reference.base)
+        if reference.adapter is None:
+            return base
+        adapter = Adapter.open(locate(reference.adapter, self._root, kind="adapter"))
+        self._cache = self._cache or DiskCache.default()
+        return AdaptedCheckpoint(model, base, adapter, self._cache)
+
+    def _base(self, name: str) -> Checkpoint:
+        folder = locate(name, self._root)
+        if folder not in self._bases:
+            self._bases[folder] = Checkpoint.open(folder)
+        return self._bases[folder]

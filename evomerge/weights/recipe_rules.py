@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from evomerge.errors import InvalidInput
+from evomerge.model_reference import ModelReference
 from evomerge.recipe import DTYPES, Gradient, Parameters, Recipe, Setting, Slice
 from evomerge.signatures import SIGNATURES, Base, Parameter, Scope, Signature, did_you_mean
 from evomerge.weights.parts import Part, parts_of
@@ -13,6 +15,7 @@ from evomerge.weights.parts import Part, parts_of
 def validate_recipe(recipe: Recipe) -> list[str]:
     """Every problem that shows without the models, one line each; empty when there is none."""
     problems = [*_dtype_problems(recipe), *_slice_problems(recipe), *_support_problems(recipe)]
+    problems += _reference_problems(recipe)
     signature = SIGNATURES.get(recipe.merge_method)
     if signature is None:
         hint = did_you_mean(recipe.merge_method, SIGNATURES)
@@ -28,6 +31,14 @@ def _dtype_problems(recipe: Recipe) -> Iterator[str]:
     for key, name in (("dtype", recipe.dtype), ("out_dtype", recipe.out_dtype)):
         if name is not None and name not in DTYPES:
             yield f"{key}: unknown type '{name}'; {did_you_mean(name, DTYPES)}"
+
+
+def _reference_problems(recipe: Recipe) -> Iterator[str]:
+    for model in recipe.referenced_models():
+        try:
+            ModelReference.parse(model)
+        except InvalidInput as error:
+            yield from error.problems
 
 
 def _support_problems(recipe: Recipe) -> Iterator[str]:
