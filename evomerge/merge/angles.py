@@ -20,7 +20,7 @@ _COLLINEAR = 1e-16
 _UNRESOLVED = 1e-14
 
 
-def _model_stock(values: Values, gram_KKG: Array) -> Array:
+def _model_stock(values: Values, gram_KKG: Array) -> Array:  # noqa: ARG001 - no parameters
     """The mean of the parents, pulled to the base the more their task vectors disagree.
 
     Jang et al. 2024, Model Stock, arXiv:2403.19522, equation 4 (t = k c / (1 + (k-1) c)), with the

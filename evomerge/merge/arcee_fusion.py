@@ -34,6 +34,7 @@ class ImportanceStatistic:
     """Everything that there is to decide: row divergences and the threshold of the scores."""
 
     name = "importance"
+    large = False
 
     def compute(self, parents: Parents) -> Mapping[str, Tensor]:
         """Five passes in torch: float64 exponentials and logarithms, and an exact quantile."""

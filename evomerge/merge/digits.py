@@ -36,6 +36,7 @@ class DigitTable:
     Attributes:
         dtype: float32 or float64, of the numbers.
         shift: where the digit begins.
+        prefix: the pattern that all numbers have above the digit.
         keys: int32, descending.
         reach: integers; how many numbers have this key or a larger one.
         odd_sums: float64, shape (odd keys, S), in the order of `keys`; what was summed per key.
@@ -44,13 +45,16 @@ class DigitTable:
 
     dtype: torch.dtype
     shift: int
+    prefix: int
     keys: npt.NDArray[np.int32]
     reach: npt.NDArray[np.integer]
     odd_sums: npt.NDArray[np.float64]
     even_sums: npt.NDArray[np.float64] | None
 
     @staticmethod
-    def of(digits: Digits, dtype: torch.dtype, shift: int, *, of_numbers: bool) -> DigitTable:
+    def of(
+        digits: Digits, dtype: torch.dtype, shift: int, prefix: int = 0, *, of_numbers: bool
+    ) -> DigitTable:
         """The table of a histogram; `of_numbers` says that the numbers themselves were summed."""
         counts = digits.counts.numpy()
         keys = counts.nonzero()[0][::-1]
@@ -60,7 +64,9 @@ class DigitTable:
         sums = digits.sums.numpy()
         odd = keys & 1 == 1
         even_sums = None if of_numbers else sums[keys[~odd]]
-        return DigitTable(dtype, shift, keys.astype(np.int32), reach, sums[keys[odd]], even_sums)
+        return DigitTable(
+            dtype, shift, prefix, keys.astype(np.int32), reach, sums[keys[odd]], even_sums
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """What has to be kept of a table of leading digits."""
@@ -75,7 +81,7 @@ class DigitTable:
         keys, reach, odd = (tensors[prefix + n].numpy() for n in ("keys", "reach", "odd_sums"))
         even = tensors.get(f"{prefix}even_sums")
         return DigitTable(
-            dtype, TOP_SHIFT[dtype], keys, reach, odd, None if even is None else even.numpy()
+            dtype, TOP_SHIFT[dtype], 0, keys, reach, odd, None if even is None else even.numpy()
         )
 
     def position(self, rank: int) -> int:
@@ -93,7 +99,8 @@ class DigitTable:
         odd = self.keys & 1 == 1
         found[odd] = self.odd_sums
         if self.even_sums is None:
-            patterns = torch.from_numpy((self.keys >> 1).astype(np.int64)) << self.shift
+            patterns = torch.from_numpy((self.keys >> 1).astype(np.int64))
+            patterns = (patterns << self.shift) + self.prefix
             numbers = patterns.to(_PATTERN[self.dtype]).view(self.dtype).double().numpy()
             counts = np.diff(self.reach, prepend=0)
             found[~odd, 0] = (numbers * counts)[~odd]
@@ -189,7 +196,8 @@ def _reach(table: DigitTable, rank: int, count: CountDigits, *, whole: bool = Tr
             return _Entry(key, pattern, rank, of, tuple(found))
         shift = table.shift - _DIGIT
         of_numbers = table.even_sums is None
-        table = DigitTable.of(count(shift, pattern), table.dtype, shift, of_numbers=of_numbers)
+        digits = count(shift, pattern)
+        table = DigitTable.of(digits, table.dtype, shift, pattern, of_numbers=of_numbers)
 
 
 def _number(pattern: int, dtype: torch.dtype) -> float:

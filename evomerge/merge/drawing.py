@@ -38,6 +38,7 @@ class L1Statistic:
     """The L1 norms of the task vectors, which rescaling gives back."""
 
     name = "l1"
+    large = False
 
     def __init__(self, kernels: Kernels) -> None:
         """Read with `kernels`."""
@@ -57,6 +58,7 @@ class RankStatistic:
     """L1 norms and rank planes: one byte per element and task vector."""
 
     name = "ranks"
+    large = True
 
     def __init__(self, kernels: Kernels) -> None:
         """Read with `kernels`."""

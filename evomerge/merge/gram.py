@@ -46,6 +46,7 @@ class GramStatistic:
     """One pass over all parents; coefficients of spherical methods follow from its result."""
 
     name = "gram"
+    large = False
 
     def __init__(self, kernels: Kernels) -> None:
         """Read with `kernels`."""

@@ -78,6 +78,11 @@ class Statistic(Protocol):
         """Equal names mean equal tensors for equal parents; "" when there is nothing to learn."""
         ...
 
+    @property
+    def large(self) -> bool:
+        """Whether the result grows with the tensor."""
+        ...
+
     def compute(self, parents: Parents) -> Mapping[str, Tensor]:
         """Read the parents; the result can be kept on disk."""
         ...
@@ -116,6 +121,7 @@ class Nothing:
     """The statistic of methods that need to know nothing."""
 
     name = ""
+    large = False
 
     def compute(self, parents: Parents) -> Mapping[str, Tensor]:  # noqa: ARG002 - nothing to learn
         """No tensors."""

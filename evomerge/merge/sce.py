@@ -36,6 +36,7 @@ class VarianceStatistic:
     """The digit table of the variances, from which selections and energies follow."""
 
     name = "variances"
+    large = False
 
     def __init__(self, kernels: Kernels) -> None:
         """Read with `kernels`."""

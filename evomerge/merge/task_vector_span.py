@@ -62,6 +62,8 @@ class SpanRule:
 class PartGramStatistic:
     """The Gram matrices of the rows or columns of task vectors, in torch."""
 
+    large = True
+
     def __init__(self, along: Along) -> None:
         """Cut tensors along `along`."""
         self._along = along

@@ -49,6 +49,7 @@ class MagnitudeStatistic:
     """Digit tables of the magnitudes of all task vectors; every threshold follows from them."""
 
     name = "magnitudes"
+    large = False
 
     def __init__(self, kernels: Kernels) -> None:
         """Read with `kernels`."""

@@ -36,6 +36,8 @@ SMALL_HOLDOUT = 250
 _LIBRARY_BYTES = 1 << 30
 _MEMORY_SHARE = 0.8
 _MOST_WORKERS = 8
+_MERGES = 200
+"""Candidates to expect of a search that only its items or its time limit."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def build_run(
     )
     plan = _plan(file, space, catalog, splits, population)
     _check_budget(plan, path)
-    worker = WorkerSpec(models, str(root), start, evaluator, file.threads)
+    merges = (plan.budget.candidates or _MERGES) // count
+    worker = WorkerSpec(models, str(root), start, evaluator, file.threads, merges)
     resolved = _resolved(file, path, plan, catalog, parents, population)
     return BuiltRun(plan, worker, count, resolved, _notices(splits, catalog))
 
