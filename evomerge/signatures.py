@@ -11,50 +11,32 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
+from evomerge.parameter import Check, Conflict, Parameter, Scope
 from evomerge.recipe import Scalar
-
-
-class Scope(Enum):
-    """Whether a parameter has one value per model or one for the merge."""
-
-    MODEL = "model"
-    SHARED = "shared"
 
 
 class Base(Enum):
     """What a method does with the base model."""
 
     REQUIRED = "required"
+    OPTIONAL = "optional"
     IGNORED = "ignored"
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a merge method; `default` None means that a recipe must give it."""
+def _no_conflict(values: Mapping[str, Scalar]) -> Conflict | None:  # noqa: ARG001 - most methods
+    return None
 
-    name: str
-    scope: Scope
-    kind: type
-    default: Scalar | None
-    doc: str
-    low: float | None = None
-    high: float | None = None
 
-    def problem(self, value: Scalar) -> str | None:
-        """Why `value` cannot be this parameter's, as "expected ..., got ..."; None when it can."""
-        if self.kind is bool:
-            return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
-        if isinstance(value, bool | str) or not isinstance(value, int | float):
-            return f"expected a number, got {value!r}"
-        if self.kind is int and float(value) != int(value):
-            return f"expected a whole number, got {value!r}"
-        low = "-inf" if self.low is None else f"{self.low:g}"
-        high = "inf" if self.high is None else f"{self.high:g}"
-        below = self.low is not None and value < self.low
-        above = self.high is not None and value > self.high
-        if below or above or value != value:  # noqa: PLR0124 - NaN differs from itself
-            return f"expected a number in [{low}, {high}], got {value:g}"
+def _survival_chances(values: Mapping[str, Scalar]) -> Conflict | None:
+    """DELLA draws survivors with chances from density - epsilon to density + epsilon."""
+    density, width = float(values["density"]), float(values["epsilon"])
+    low, high = density - width, density + width
+    if not 0.0 < density < 1.0 or (low > 0.0 and high < 1.0):
         return None
+    return Conflict(
+        f"density {density:g} and epsilon {width:g} give survival chances from {low:g} to {high:g}",
+        "keep density - epsilon above 0 and density + epsilon below 1",
+    )
 
 
 @dataclass(frozen=True)
@@ -67,10 +49,15 @@ class Signature:
     maximum: int | None
     parameters: tuple[Parameter, ...]
     paper: str
+    check: Check = _no_conflict
 
     def parameter(self, name: str) -> Parameter | None:
         """The parameter called `name`, or None."""
         return next((p for p in self.parameters if p.name == name), None)
+
+    def conflict(self, values: Mapping[str, Scalar]) -> Conflict | None:
+        """Why one model's `values`, each of them valid, cannot go together; None when they can."""
+        return self.check(values)
 
 
 _WEIGHT = Parameter("weight", Scope.MODEL, float, None, "how much of the model to add")
@@ -102,7 +89,12 @@ def _flag(name: str, default: bool, doc: str) -> Parameter:
 
 
 def _task_vectors(
-    name: str, normalize: bool, rescale: bool, paper: str, *more: Parameter
+    name: str,
+    normalize: bool,
+    rescale: bool,
+    paper: str,
+    *more: Parameter,
+    check: Check = _no_conflict,
 ) -> Signature:
     parameters = (
         _WEIGHT,
@@ -113,7 +105,7 @@ def _task_vectors(
         _INT8,
         *more,
     )
-    return Signature(name, Base.REQUIRED, 0, None, parameters, paper)
+    return Signature(name, Base.REQUIRED, 0, None, parameters, paper, check)
 
 
 _ALL = (
@@ -183,6 +175,7 @@ _ALL = (
         "Deep et al. 2024 (DELLA, arXiv:2406.11617) without the sign election",
         _HALF_WIDTH,
         _SEED,
+        check=_survival_chances,
     ),
     _task_vectors(
         "della",
@@ -191,6 +184,7 @@ _ALL = (
         "Deep et al. 2024, DELLA-Merging, arXiv:2406.11617",
         _HALF_WIDTH,
         _SEED,
+        check=_survival_chances,
     ),
     Signature(
         "model_stock",
@@ -202,7 +196,7 @@ _ALL = (
     ),
     Signature(
         "nuslerp",
-        Base.REQUIRED,
+        Base.OPTIONAL,
         2,
         2,
         (
@@ -210,11 +204,11 @@ _ALL = (
             _flag("nuslerp_flatten", True, "one angle for each tensor"),
             _flag("nuslerp_row_wise", False, "unflattened: along the first axis, not the last"),
         ),
-        "Shoemake 1985, Animating rotation with quaternion curves, on task vectors",
+        "Shoemake 1985, Animating rotation with quaternion curves; on task vectors given a base",
     ),
     Signature(
         "multislerp",
-        Base.REQUIRED,
+        Base.OPTIONAL,
         1,
         None,
         (
@@ -222,7 +216,7 @@ _ALL = (
             _flag("normalize_weights", True, "divide by the sum of the weights"),
             Parameter("eps", Scope.SHARED, float, 1e-8, "norm that counts as zero", 0.0),
         ),
-        "the weighted mean direction of task vectors; no paper",
+        "the weighted mean direction of the models, or of task vectors given a base; no paper",
     ),
     Signature(
         "karcher",

@@ -17,13 +17,14 @@ from rich.text import Text
 from evomerge.cli.overrides import overrides
 from evomerge.errors import InvalidInput
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
+from evomerge.parameter import Parameter, Scope
 from evomerge.report.summarize import leading_candidates, summarize
 from evomerge.report.terminal import results_table, status_lines, verdict_lines
 from evomerge.run.config import read_space_file
 from evomerge.run.lock import is_locked
 from evomerge.run.schema import space_file_schema
 from evomerge.run.spaces import checked_space
-from evomerge.signatures import SIGNATURES, Parameter, Scope, did_you_mean
+from evomerge.signatures import SIGNATURES, did_you_mean
 
 _WATCH_SECONDS = 2.0
 

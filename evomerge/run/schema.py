@@ -7,7 +7,8 @@ from typing import Any
 
 from evomerge.recipe import DTYPES
 from evomerge.run.config import SpaceFile
-from evomerge.signatures import SIGNATURES, Parameter
+from evomerge.parameter import Parameter
+from evomerge.signatures import SIGNATURES
 
 
 def space_file_schema() -> dict[str, Any]:

@@ -105,7 +105,7 @@ class Materializer:
 
     def _planned(self, recipe: Recipe, job: _Job, lookup: ValueLookup) -> PlannedTensor:
         name, shape = job.target.name, job.info.shape
-        if not job.info.is_mergeable:
+        if job.target.part is None or not job.info.is_mergeable:
             return PlannedTensor(name, shape, job.dtype, partial(self._copy, job))
         values = Values(lookup.shared(job.target), lookup.models(job.target))
         stored = recipe.storage_dtype
@@ -134,11 +134,9 @@ class Materializer:
             (part.where, part.base, tuple((s.model, s.layer_range) for s in part.sources))
             for part in parts
         )
-        key = (signature.base, ranges)
+        key = (signature.base, recipe.donor, ranges)
         if key not in self._jobs:
-            jobs = tuple(
-                _job(target, parts[target.part], signature) for target in expand(recipe, self.pool)
-            )
+            jobs = tuple(_job(target, parts, signature) for target in expand(recipe, self.pool))
             self._check_copies(jobs)
             self._jobs[key] = jobs
         return self._jobs[key]
@@ -164,10 +162,12 @@ class Materializer:
             raise PreflightFailed(capped(problems, "recipe"))
 
 
-def _job(target: Target, part: Part, signature: Signature) -> _Job:
-    base_index = part.base_index(signature)
-    base = None if base_index is None else target.inputs[base_index]
-    others = tuple(target.inputs[index] for index in part.others(signature))
+def _job(target: Target, parts: tuple[Part, ...], signature: Signature) -> _Job:
+    base, others = None, target.inputs
+    if target.part is not None:
+        base_index = parts[target.part].base_index(signature)
+        base = None if base_index is None else target.inputs[base_index]
+        others = tuple(target.inputs[index] for index in parts[target.part].others(signature))
     # Seed 0 on purpose: the recipe's own seed is a parameter of the methods that draw masks.
     streams = tuple(derive(0, target.name, position) for position in range(len(others)))
     types = [_torch_dtype(item.info.dtype) for item in target.inputs]

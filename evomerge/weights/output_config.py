@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe
 from evomerge.weights.layout import LAYER_COUNT_KEYS, is_head, text_config
+from evomerge.weights.model_config import is_causal, is_multimodal
 from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.pool import ParentPool
 
@@ -40,15 +43,44 @@ def output_config(
         level.pop("torch_dtype", None)
         if level is config or "dtype" in level:
             level["dtype"] = output_dtype(planned)
-    if recipe.slices:
-        _set_layers(text, parts_of(recipe), pool)
-    owner = config if "tie_word_embeddings" in config else text
-    owner["tie_word_embeddings"] = not any(is_head(tensor.name) for tensor in planned)
+    _set_layers(text, recipe, pool)
+    has_head = any(is_head(tensor.name) for tensor in planned)
+    donor = pool.parent(recipe.donor)
+    # Encoder-decoders scale what a tied head sees: there the flag is more than a way to store.
+    if (has_head or donor.is_tied) and _flag_means_storage(config):
+        for level in {id(level): level for level in (config, text)}.values():
+            if level is config or "tie_word_embeddings" in level:
+                level["tie_word_embeddings"] = not has_head
     return config
 
 
-def _set_layers(text: dict[str, Any], parts: Sequence[Part], pool: ParentPool) -> None:
+def _flag_means_storage(config: Mapping[str, Any]) -> bool:
+    return is_causal(config) or is_multimodal(config)
+
+
+def _set_layers(text: dict[str, Any], recipe: Recipe, pool: ParentPool) -> None:
     """The first source of each slice decides what kind of layers the output has there."""
+    main = pool.parent(recipe.donor).towers.main
+    parts = [part for part in parts_of(recipe) if part.is_slice]
+    for module, group in groupby(parts, lambda part: part.module):
+        tower = pool.parent(recipe.donor).towers.tower(module)
+        sliced = list(group)
+        if tower is main:
+            _set_main_layers(text, sliced, pool)
+        elif tower is not None:
+            _check_length(sliced, max(tower.layout.stacks.values()))
+
+
+def _check_length(parts: Sequence[Part], depth: int) -> None:
+    length = sum(part.length for part in parts)
+    if length != depth:
+        raise PreflightFailed(
+            f"{parts[0].where}: module '{parts[0].module}' would have {length} layers instead of "
+            f"{depth}: only the language model's layers can become more or fewer"
+        )
+
+
+def _set_main_layers(text: dict[str, Any], parts: Sequence[Part], pool: ParentPool) -> None:
     firsts = [part.sources[0] for part in parts]
     ranges = [source.layer_range or (0, 0) for source in firsts]
     for key in LAYER_COUNT_KEYS:
