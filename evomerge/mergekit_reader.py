@@ -101,7 +101,9 @@ class _Reader:
 
     def modules(self, value: Any) -> tuple[Module, ...]:
         if value is not None and not isinstance(value, Mapping):
-            self.problem("modules", f"expected a mapping from names to modules, got {_brief(value)}")
+            self.problem(
+                "modules", f"expected a mapping from names to modules, got {_brief(value)}"
+            )
             return ()
         modules: list[Module] = []
         for name, entry in (value or {}).items():

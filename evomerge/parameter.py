@@ -1,4 +1,4 @@
-"""One parameter of a merge method: its kind, its range, and what is wrong with a value; no tensors."""
+"""Parameters of merge methods: their kinds and ranges, and what is wrong with a value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from evomerge.recipe import Scalar
 
@@ -63,5 +63,9 @@ class Conflict(NamedTuple):
     fix: str
 
 
-Check: TypeAlias = Callable[[Mapping[str, Scalar]], Conflict | None]
-"""Looks at the values of one model, each of them valid."""
+@dataclass(frozen=True)
+class Joint:
+    """Parameters of one model that limit each other; `check` sees values that are valid alone."""
+
+    parameters: tuple[str, ...]
+    check: Callable[[Mapping[str, Scalar]], Conflict | None]

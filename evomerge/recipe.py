@@ -146,7 +146,8 @@ class Recipe:
     def referenced_models(self) -> tuple[str, ...]:
         """Every model named in the recipe, each once, base first, then in order of appearance."""
         named = [self.base_model]
-        for body in (self, *self.modules):
+        bodies: tuple[Recipe | Module, ...] = (self, *self.modules)
+        for body in bodies:
             named += [source.model for source in body.models]
             for part in body.slices:
                 named += [part.base_model, *(source.model for source in part.sources)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from evomerge.parameter import Check, Conflict, Parameter, Scope
+from evomerge.parameter import Conflict, Joint, Parameter, Scope
 from evomerge.recipe import Scalar
 
 
@@ -21,10 +21,6 @@ class Base(Enum):
     REQUIRED = "required"
     OPTIONAL = "optional"
     IGNORED = "ignored"
-
-
-def _no_conflict(values: Mapping[str, Scalar]) -> Conflict | None:  # noqa: ARG001 - most methods
-    return None
 
 
 def _survival_chances(values: Mapping[str, Scalar]) -> Conflict | None:
@@ -49,7 +45,7 @@ class Signature:
     maximum: int | None
     parameters: tuple[Parameter, ...]
     paper: str
-    check: Check = _no_conflict
+    joint: Joint | None = None
 
     def parameter(self, name: str) -> Parameter | None:
         """The parameter called `name`, or None."""
@@ -57,7 +53,7 @@ class Signature:
 
     def conflict(self, values: Mapping[str, Scalar]) -> Conflict | None:
         """Why one model's `values`, each of them valid, cannot go together; None when they can."""
-        return self.check(values)
+        return None if self.joint is None else self.joint.check(values)
 
 
 _WEIGHT = Parameter("weight", Scope.MODEL, float, None, "how much of the model to add")
@@ -80,6 +76,7 @@ _HALF_WIDTH = Parameter(
 _CHANGED = Parameter(
     "epsilon", Scope.SHARED, float, 1e-5, "difference up to which an element is unchanged", 0.0
 )
+_CHANCES = Joint(("density", "epsilon"), _survival_chances)
 _SEED = Parameter("seed", Scope.SHARED, int, 0, "seed of the random masks", 0)
 _INT8 = Parameter("int8_mask", Scope.SHARED, bool, False, "accepted; has no effect on the result")
 
@@ -94,7 +91,7 @@ def _task_vectors(
     rescale: bool,
     paper: str,
     *more: Parameter,
-    check: Check = _no_conflict,
+    joint: Joint | None = None,
 ) -> Signature:
     parameters = (
         _WEIGHT,
@@ -105,7 +102,7 @@ def _task_vectors(
         _INT8,
         *more,
     )
-    return Signature(name, Base.REQUIRED, 0, None, parameters, paper, check)
+    return Signature(name, Base.REQUIRED, 0, None, parameters, paper, joint)
 
 
 _ALL = (
@@ -175,7 +172,7 @@ _ALL = (
         "Deep et al. 2024 (DELLA, arXiv:2406.11617) without the sign election",
         _HALF_WIDTH,
         _SEED,
-        check=_survival_chances,
+        joint=_CHANCES,
     ),
     _task_vectors(
         "della",
@@ -184,7 +181,7 @@ _ALL = (
         "Deep et al. 2024, DELLA-Merging, arXiv:2406.11617",
         _HALF_WIDTH,
         _SEED,
-        check=_survival_chances,
+        joint=_CHANCES,
     ),
     Signature(
         "model_stock",

@@ -133,9 +133,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 vocab_size=VOCABULARY, dim=16, hidden_dim=24, n_layers=2, n_heads=2
             ),
         ),
-        "albert": Family(
-            AutoModelForMaskedLM, lambda: AlbertConfig(**_ENCODER, embedding_size=8)
-        ),
+        "albert": Family(AutoModelForMaskedLM, lambda: AlbertConfig(**_ENCODER, embedding_size=8)),
         "llama-classifier": Family(
             AutoModelForSequenceClassification, lambda: LlamaConfig(**_GROUPED, num_labels=3)
         ),

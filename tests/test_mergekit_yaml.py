@@ -78,7 +78,7 @@ def test_order_of_parameters_does_not_matter() -> None:
         ({"parameters": {"weight": [1, {"value": 2}]}}, "cannot be mixed"),
         ({"dtype": "fp16"}, "unknown dtype 'fp16'; known: bfloat16"),
         ({"slices": [{"sources": [{"model": "a"}]}]}, "expected .start, end., start <= end"),
-        ({"models": None}, "expected exactly one of 'models' and 'slices'"),
+        ({"models": None}, "expected exactly one of 'models', 'slices' and 'mod"),
         ({"models": [{"modl": "a"}]}, "unknown key 'modl'; did you mean 'model'"),
         ({"models": {"model": "a"}}, "models: expected a list"),
         ({"base_model": 7}, "base_model: expected a text, got 7"),

@@ -23,7 +23,7 @@ from evomerge.report.terminal import results_table, status_lines, verdict_lines
 from evomerge.run.config import read_space_file
 from evomerge.run.lock import is_locked
 from evomerge.run.schema import space_file_schema
-from evomerge.run.spaces import checked_space
+from evomerge.run.spaces import checked_space, space_notices
 from evomerge.signatures import SIGNATURES, did_you_mean
 
 _WATCH_SECONDS = 2.0
@@ -33,6 +33,8 @@ def validate_command(path: Path, settings: tuple[str, ...], *, as_json: bool) ->
     """Print what a valid space file contains."""
     file = read_space_file(path, overrides(settings))
     space = checked_space(file, path)
+    for notice in space_notices(space, path):
+        print(notice, file=sys.stderr)
     if as_json:
         genes = [gene.name for gene in space.genes]
         print(json.dumps({"schema": "evomerge/validate/v1", "valid": True, "genes": genes}))

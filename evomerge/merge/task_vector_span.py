@@ -59,7 +59,7 @@ SpanRule: TypeAlias = Callable[[Values, Grams], Weights]
 
 @final
 class SpanOfTaskVectors:
-    """base + sum_i c_i (x_i - base), c_i one number per vector."""
+    """base + sum_i c_i (x_i - base), c_i one number per vector; without a base, sum_i c_i x_i."""
 
     def __init__(self, rule: SpanRule, *along: Along) -> None:
         """Merge with the weights of `rule`, which may ask for the Gram matrices `along` lists."""
@@ -73,14 +73,14 @@ class SpanOfTaskVectors:
     def merge(self, parents: Parents, state: State, values: Values, out: Tensor) -> None:
         """Write the weighted sum; see `MergeMethod.merge`."""
         assert isinstance(state, Grams), "the state comes from this method's prepare"
-        assert parents.base is not None, "task vectors need a base"
         weights = self._rule(values, state)
         dtype = working_dtype(parents)
         factors_KG = weights.factors.to(dtype)
-        base, target = parents.base.reshape(-1), out.view(-1)
+        base = None if parents.base is None else parents.base.reshape(-1)
+        target = out.view(-1)
         flats = [tensor.reshape(-1) for tensor in parents.others]
         for block, (base_B, total_B, delta_B) in Walk(out, rows=3, dtype=dtype):
-            total_B.copy_(base_B.copy_(base[block]))
+            total_B.copy_(base_B.zero_() if base is None else base_B.copy_(base[block]))
             factors_KB = factors_KG
             if weights.along is not Along.WHOLE:
                 factors_KB = factors_KG[:, weights.along.vector_of(block, out)]
@@ -90,18 +90,21 @@ class SpanOfTaskVectors:
 
 
 def _gram(parents: Parents, along: Along) -> Tensor:
-    base, flats = parents.base, [tensor.reshape(-1) for tensor in parents.others]
-    assert base is not None, "task vectors need a base"
+    flats = [tensor.reshape(-1) for tensor in parents.others]
+    like = parents.tensors[0]
     size, dtype = len(flats), working_dtype(parents)
-    shape = (size, size, along.count(base.shape))
-    gram_KKG = torch.zeros(shape, dtype=torch.float64, device=base.device)
-    anchor = base.reshape(-1)
-    for block, (base_B, row_B) in Walk(base, rows=2, dtype=dtype):
-        base_B.copy_(anchor[block])
+    shape = (size, size, along.count(like.shape))
+    gram_KKG = torch.zeros(shape, dtype=torch.float64, device=like.device)
+    anchor = None if parents.base is None else parents.base.reshape(-1)
+    for block, (base_B, row_B) in Walk(like, rows=2, dtype=dtype):
+        if anchor is None:
+            base_B.zero_()
+        else:
+            base_B.copy_(anchor[block])
         deltas = [
             difference_(row_B, flat[block], base_B).to(torch.float64, copy=True) for flat in flats
         ]
-        vector_B = None if along is Along.WHOLE else along.vector_of(block, base)
+        vector_B = None if along is Along.WHOLE else along.vector_of(block, like)
         for i, left_B in enumerate(deltas):
             for j, right_B in enumerate(deltas[: i + 1]):
                 if vector_B is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from evomerge.parameter import Parameter
 from evomerge.recipe import DTYPES
 from evomerge.run.config import SpaceFile
-from evomerge.parameter import Parameter
 from evomerge.signatures import SIGNATURES
 
 

@@ -202,9 +202,7 @@ class _Expansion:
             for rest in sorted(rests):
                 locals_ = {m: f"{scene.stacks[m]}.{s + j}.{rest}" for m, s in starts.items()}
                 name = f"{scene.stacks[self.donor.name]}.{first + j}.{rest}"
-                targets.append(
-                    self._target(name, scene, _depth(j, scene.part.length), locals_)
-                )
+                targets.append(self._target(name, scene, _depth(j, scene.part.length), locals_))
         return targets
 
     def _starts(self, scene: _Scene) -> dict[str, int]:

@@ -37,6 +37,16 @@ def is_causal(config: Mapping[str, Any]) -> bool:
     return name is None or (name.endswith(_CAUSAL) and not is_multimodal(config))
 
 
+def causal_problem(model: str, config: Mapping[str, Any]) -> str | None:
+    """Why lm-eval cannot score the model, as one line; None when it can."""
+    if is_causal(config):
+        return None
+    return (
+        f"model '{model}': lm-eval scores causal language models, got {architecture(config)}: "
+        "use a ...ForCausalLM model; `evomerge merge` merges the other kinds, too"
+    )
+
+
 def has_head(config: Mapping[str, Any]) -> bool:
     """Whether the model class scores tokens, be its head stored or tied to the embedding.
 

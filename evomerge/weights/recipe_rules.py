@@ -106,6 +106,12 @@ def _source_problems(part: Part, signature: Signature) -> Iterator[str]:
         )
 
 
+def places_of_parameters(recipe: Recipe) -> Iterator[tuple[str, Parameters]]:
+    """Every place of a recipe that has parameters, with its name in messages."""
+    for where, parameters, _ in _scopes(recipe):
+        yield where, parameters
+
+
 def _scopes(recipe: Recipe) -> Iterator[tuple[str, Parameters, tuple[Scope, ...]]]:
     """Every place with parameters: its name in messages and the scopes it may speak about."""
     for start, body in _bodies(recipe):
