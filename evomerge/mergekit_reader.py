@@ -238,7 +238,10 @@ class _Reader:
         if isinstance(value, list):
             if not value:
                 self.problem(path, "expected at least one value in the gradient")
-            return Gradient(tuple(self.scalar(entry, name, path) for entry in value))
+            before = len(self.problems)
+            found = tuple(self.scalar(entry, name, path) for entry in value)
+            del self.problems[before + 1 :]  # the first fault speaks for the others
+            return Gradient(found)
         return self.scalar(value, name, path)
 
     def scalar(self, value: Any, name: str, path: str) -> Scalar:

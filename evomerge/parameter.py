@@ -40,6 +40,8 @@ class Parameter:
             return f"expected a number, got {value!r}"
         low = "-inf" if self.low is None else f"{self.low:g}"
         high = "inf" if self.high is None else f"{self.high:g}"
+        if low == "-inf" and high == "inf" and not math.isfinite(value):
+            return f"expected a finite number, got {value:g}"
         below = self.low is not None and value < self.low
         above = self.high is not None and value > self.high
         if below or above or not math.isfinite(value):

@@ -172,6 +172,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2
             ),
         ),
+        "llama": Family(AutoModelForCausalLM, lambda: LlamaConfig(**_GROUPED)),
         "mamba": Family(
             AutoModelForCausalLM,
             lambda: MambaConfig(

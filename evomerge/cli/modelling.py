@@ -17,10 +17,11 @@ from evomerge.report.summarize import summarize
 from evomerge.run.build import evaluator_spec
 from evomerge.run.config import read_objective
 from evomerge.run.directory import model_root
+from evomerge.weights.expansion import expand
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import validate_recipe
-from evomerge.weights.rehearsal import notices
+from evomerge.weights.rehearsal import notices, value_problems
 from evomerge.weights.resident import ResidentModel
 from evomerge.weights.saved import best_device, load_saved
 
@@ -34,7 +35,12 @@ def merge_command(recipe_file: Path, out: Path) -> None:
     if problems:
         raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
     root = recipe_file.resolve().parent
-    for line in notices(recipe, _parents(recipe, root)):
+    pool = _parents(recipe, root)
+    targets = expand(recipe, pool)
+    problems = value_problems(recipe, targets)
+    if problems:
+        raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
+    for line in notices(recipe, pool, targets):
         print(line, file=sys.stderr)
     export_model(recipe, root, out)
     print(out)

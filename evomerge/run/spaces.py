@@ -57,7 +57,8 @@ def checked_space(file: SpaceFile, path: Path) -> SearchSpace:
 def space_notices(space: SearchSpace, path: Path) -> list[str]:
     """What a person may not expect of the space's recipes: lines to print as they are."""
     pool = _local_parents(space, path.resolve().parent)
-    return [] if pool is None else notices(space.decode(space.start), pool)
+    start = space.decode(space.start)
+    return [] if pool is None else notices(start, pool, expand(start, pool))
 
 
 def _local_parents(space: SearchSpace, root: Path) -> ParentPool | None:

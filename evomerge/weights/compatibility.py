@@ -202,6 +202,8 @@ def _tensor_problems(parent: Parent, donor: Parent) -> list[str]:
         if donor.find(other, local) is None
     ]
     shared = [local for local in other.stored if local in mine.stored]
+    if not shared:
+        return []  # models of different kinds: their architectures say it all
     pairs = [(_info(parent, local), _info(donor, local)) for local in shared]
     unequal = [_unequal(parent, donor, *pair) for pair in pairs]
     shapes = [line for line in (_shape_problem(*pair, subject) for pair in pairs) if line]

@@ -111,18 +111,29 @@ class _Expansion:
             if not ready or len(ready) < len(scenes):
                 continue
             targets += self._module(ready)
+            self._check_length(ready)
             for name in ready[0].donor.stored.values():
-                if owner.setdefault(name, module) != module:
-                    self._note(
-                        f"modules: '{owner[name]}' and '{module}' both hold tensor '{name}': "
-                        "name each tensor's module once"
-                    )
+                first = owner.setdefault(name, module)
+                if first != module:
+                    self._note(f"modules: '{first}' and '{module}' overlap: name one of them")
         made = {target.name for target in targets} | owner.keys()
         return (*targets, *(self._copy(name) for name in stored if name not in made))
 
     def _note(self, line: str) -> None:
         if line not in self.problems:
             self.problems.append(line)
+
+    def _check_length(self, scenes: list[_Scene]) -> None:
+        """Only the main tower may change its depth: the config says where its layer count is."""
+        scene, length = scenes[0], sum(scene.part.length for scene in scenes)
+        if not scene.part.is_slice or scene.donor is self.donor.towers.main:
+            return
+        depth = scene.donor.layout.stacks[scene.stacks[self.donor.name]]
+        if length != depth:
+            self._note(
+                f"modules.{scene.part.module}: slices of {length} layers in total, but "
+                f"'{self.donor.name}' has {depth}: only a language model's depth can change"
+            )
 
     def _scene(self, index: int, part: Part) -> _Scene | None:
         towers: dict[str, Tower] = {}

@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe
 from evomerge.weights.layout import LAYER_COUNT_KEYS, is_head, text_config
 from evomerge.weights.model_config import is_causal, is_multimodal
-from evomerge.weights.parts import Part, parts_of
+from evomerge.weights.parts import parts_of
 from evomerge.weights.pool import ParentPool
 
 if TYPE_CHECKING:
@@ -60,33 +58,17 @@ def _flag_means_storage(config: Mapping[str, Any]) -> bool:
 
 def _set_layers(text: dict[str, Any], recipe: Recipe, pool: ParentPool) -> None:
     """The first source of each slice decides what kind of layers the output has there."""
-    main = pool.parent(recipe.donor).towers.main
-    parts = [part for part in parts_of(recipe) if part.is_slice]
-    for module, group in groupby(parts, lambda part: part.module):
-        tower = pool.parent(recipe.donor).towers.tower(module)
-        sliced = list(group)
-        if tower is main:
-            _set_main_layers(text, sliced, pool)
-        elif tower is not None:
-            _check_length(sliced, max(tower.layout.stacks.values()))
-
-
-def _check_length(parts: Sequence[Part], depth: int) -> None:
-    length = sum(part.length for part in parts)
-    if length != depth:
-        raise PreflightFailed(
-            f"{parts[0].where}: module '{parts[0].module}' would have {length} layers instead of "
-            f"{depth}: only the language model's layers can become more or fewer"
-        )
-
-
-def _set_main_layers(text: dict[str, Any], parts: Sequence[Part], pool: ParentPool) -> None:
-    firsts = [part.sources[0] for part in parts]
+    towers = pool.parent(recipe.donor).towers
+    firsts = [
+        part.sources[0]
+        for part in parts_of(recipe)
+        if part.is_slice and towers.tower(part.module) is towers.main
+    ]
     ranges = [source.layer_range or (0, 0) for source in firsts]
-    for key in LAYER_COUNT_KEYS:
+    for key in LAYER_COUNT_KEYS if firsts else ():
         if key in text:
             text[key] = sum(end - start for start, end in ranges)
-    for key in PER_LAYER_KEYS:
+    for key in PER_LAYER_KEYS if firsts else ():
         if isinstance(text.get(key), list):
             text[key] = [
                 entry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from evomerge.parameter import Parameter, Scope
 from evomerge.recipe import DTYPES, Gradient, Module, Parameters, Recipe, Setting, Slice
@@ -145,16 +145,15 @@ def _parameter_problems(
 
 
 def _value_problems(parameter: Parameter, setting: Setting) -> Iterator[str]:
+    """The first fault of every clause."""
     for clause in setting.clauses:
         value = clause.value
         values = value.values if isinstance(value, Gradient) else (value,)
         if not values:
             yield "expected at least one value in the gradient, got none: add one"
-        yield from _each_once(parameter.problem(entry) for entry in values)
-
-
-def _each_once(lines: Iterable[str | None]) -> Iterator[str]:
-    yield from dict.fromkeys(f"{line}: correct the value" for line in lines if line is not None)
+        faults = [line for line in map(parameter.problem, values) if line is not None]
+        if faults:
+            yield f"{faults[0]}: correct the value"
 
 
 def _missing_problems(recipe: Recipe, signature: Signature) -> list[str]:

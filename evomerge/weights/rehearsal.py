@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from evomerge.recipe import Parameters, Recipe
-from evomerge.weights.expansion import Target, expand
+from evomerge.weights.expansion import Target
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import places_of_parameters
 from evomerge.weights.values import ValueLookup
@@ -24,13 +24,8 @@ def value_problems(recipe: Recipe, targets: Iterable[Target]) -> list[str]:
     return lookup.problems
 
 
-def notices(recipe: Recipe, pool: ParentPool) -> list[str]:
-    """What a person may not expect of a recipe that fits its models: lines to print as they are.
-
-    Raises:
-        PreflightFailed: it does not fit them.
-    """
-    targets = expand(recipe, pool)
+def notices(recipe: Recipe, pool: ParentPool, targets: Sequence[Target]) -> list[str]:
+    """What a person may not expect of a recipe that fits its models: lines to print as they are."""
     return [*_left_to_the_donor(recipe, pool, targets), *_idle_filters(recipe, targets)]
 
 

@@ -86,13 +86,12 @@ class ValueLookup:
     def _check_together(self, values: Mapping[str, Scalar], item: Input) -> None:
         fault = self._signature.conflict(values)
         if fault is not None:
-            # One line per model with its first numbers, however many layers a gradient visits.
-            subject = f"parameters of '{item.model}'"
-            known = (key for key in self._faults if key[0] == subject)
-            self._faults.setdefault(next(known, (subject, *fault)), []).append(item.name)
+            self._note(f"parameters of '{item.model}'", fault.what, fault.fix, item.name)
 
     def _note(self, subject: str, fault: str, fix: str, tensor: str) -> None:
-        self._faults.setdefault((subject, fault, fix), []).append(tensor)
+        """One line per subject with its first numbers, however many layers a gradient visits."""
+        known = (key for key in self._faults if (key[0], key[2]) == (subject, fix))
+        self._faults.setdefault(next(known, (subject, fault, fix)), []).append(tensor)
 
 
 def _first(
