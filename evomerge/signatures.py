@@ -30,7 +30,8 @@ def _survival_chances(values: Mapping[str, Scalar]) -> Conflict | None:
     if not 0.0 < density < 1.0 or (low > 0.0 and high < 1.0):
         return None
     return Conflict(
-        f"density {density:g} and epsilon {width:g} give survival chances from {low:g} to {high:g}",
+        f"density {density:.4g} and epsilon {width:.4g} give survival chances from {low:.4g} to "
+        f"{high:.4g}",
         "keep density - epsilon above 0 and density + epsilon below 1",
     )
 

@@ -115,7 +115,7 @@ def test_buffers_of_integers_that_some_models_lack_are_copied(tmp_path: Path) ->
     recipe = linear(*(source(parent, weight=1.0) for parent in ("a", "b", "c")))
     assert torch.equal(merged(engine, recipe)["embeddings.position_ids"], ids)
     models.rewrite(tmp_path / "c", {"embeddings.position_ids": ids + 1})
-    with pytest.raises(PreflightFailed, match="'embeddings.position_ids' of type int64 differs"):
+    with pytest.raises(PreflightFailed, match=r"'embeddings\.position_ids' of type int64 differs"):
         materializer(tmp_path, "a", "b", "c").plan(recipe)
 
 
