@@ -357,3 +357,12 @@ def test_a_space_may_leave_out_an_optional_base(evomerge: Run, space: Space, par
     for base in (None, str(parents / "base")):
         path = space(space={"merge_method": "multislerp", "base_model": base})
         assert evomerge("validate", path).code == 0
+
+
+def test_evaluate_needs_a_causal_model(evomerge: Run, space: Space, world: Path) -> None:
+    recipe = world / "recipes" / "encoder.yaml"
+    recipe.write_text(yaml12.dumps(_recipe("passthrough", "../bert")))
+    for model in (world / "bert", recipe):
+        done = evomerge("evaluate", model, "--suite", space())
+        assert done.code == 3, done.err
+        assert "lm-eval scores causal language models, got BertForMaskedLM" in done.err
