@@ -26,7 +26,11 @@ def value_problems(recipe: Recipe, targets: Iterable[Target]) -> list[str]:
 
 def notices(recipe: Recipe, pool: ParentPool, targets: Sequence[Target]) -> list[str]:
     """What a person may not expect of a recipe that fits its models: lines to print as they are."""
-    return [*_left_to_the_donor(recipe, pool, targets), *_idle_filters(recipe, targets)]
+    return [
+        *_left_to_the_donor(recipe, pool, targets),
+        *_left_out(recipe, pool),
+        *_idle_filters(recipe, targets),
+    ]
 
 
 def _left_to_the_donor(
@@ -44,6 +48,16 @@ def _left_to_the_donor(
     if counts:
         named = ", ".join(f"{module} ({count} tensors)" for module, count in counts.items())
         yield f"notice: copied unchanged from '{recipe.donor}': {named}"
+
+
+def _left_out(recipe: Recipe, pool: ParentPool) -> Iterator[str]:
+    """Multimodal models whose other towers have no place in a text model."""
+    if pool.parent(recipe.donor).towers.is_multimodal:
+        return
+    for model in recipe.referenced_models():
+        towers = pool.parent(model).towers
+        if towers.is_multimodal:
+            yield f"notice: of '{model}' only the language tower takes part: the donor has no other"
 
 
 def _idle_filters(recipe: Recipe, targets: Sequence[Target]) -> Iterator[str]:

@@ -100,7 +100,11 @@ def test_a_text_model_joins_the_language_tower(seeing: Path) -> None:
 def test_a_seeing_model_lends_its_language_to_a_text_model(seeing: Path) -> None:
     engine = materializer(seeing, "text", "llava-1")
     engine.pool.check()
-    got = merged(engine, linear(source("text", weight=1.0), source("llava-1", weight=1.0)))
+    recipe = linear(source("text", weight=1.0), source("llava-1", weight=1.0))
+    got = merged(engine, recipe)
+    assert notices(recipe, engine.pool, expand(recipe, engine.pool)) == [
+        "notice: of 'llava-1' only the language tower takes part: the donor has no other"
+    ]
     text, seen = models.read_tensors(seeing / "text"), models.read_tensors(seeing / "llava-1")
     assert got.keys() == text.keys()
     for name, tensor in got.items():
