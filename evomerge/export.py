@@ -16,7 +16,7 @@ from evomerge.evaluate.evaluator import EvaluatorSpec
 from evomerge.evaluate.lm_harness import LmHarness
 from evomerge.mergekit_yaml import dump_recipe
 from evomerge.model_reference import ModelReference
-from evomerge.recipe import Recipe, Slice, Source
+from evomerge.recipe import Module, Recipe, Slice, Source
 from evomerge.report.card import render_card
 from evomerge.report.summarize import summarize
 from evomerge.run.directory import model_root, read_resolved
@@ -146,12 +146,17 @@ def _renamed(recipe: Recipe, name: Callable[[str], str]) -> Recipe:
         sources = tuple(source(inner) for inner in entry.sources)
         return replace(entry, sources=sources, base_model=base)
 
+    def module(entry: Module) -> Module:
+        models, slices = map(source, entry.models), map(part, entry.slices)
+        return replace(entry, models=tuple(models), slices=tuple(slices))
+
     donor = recipe.tokenizer_source
     known = donor in recipe.referenced_models()
     return replace(
         recipe,
         models=tuple(source(entry) for entry in recipe.models),
         slices=tuple(part(entry) for entry in recipe.slices),
+        modules=tuple(module(entry) for entry in recipe.modules),
         base_model=None if recipe.base_model is None else name(recipe.base_model),
         tokenizer_source=name(donor) if donor is not None and known else donor,
     )

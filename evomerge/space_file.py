@@ -11,10 +11,11 @@ from evomerge.gene_file import Problems, is_gene, read_gene, read_groups
 from evomerge.genes import Gene
 from evomerge.mergekit_reader import TOP_KEYS
 from evomerge.model_reference import in_text_form
-from evomerge.signatures import SIGNATURES, Base, Parameter, Scope, did_you_mean
+from evomerge.parameter import Parameter, Scope
+from evomerge.signatures import SIGNATURES, Base, did_you_mean
 from evomerge.space import Draw, Place, SearchSpace
 
-SPACE_KEYS = (*TOP_KEYS, "layer_groups", "filters")
+SPACE_KEYS = (*(key for key in TOP_KEYS if key != "modules"), "layer_groups", "filters")
 _PER = ("model", "layer_group", "filter")
 _FEWEST_POINTS = 2
 
@@ -50,7 +51,11 @@ class _SpaceReader:
 
     def read(self) -> SearchSpace:
         for key in self.mapping:
-            if key not in SPACE_KEYS:
+            if key == "modules":
+                self.problems.add(
+                    key, "a search merges one language model; list models or slices instead"
+                )
+            elif key not in SPACE_KEYS:
                 self.problems.add("", f"unknown key '{key}'; {did_you_mean(str(key), SPACE_KEYS)}")
         if self.groups and "slices" in self.mapping:
             self.problems.add("layer_groups", "cannot stand beside 'slices'; remove one of them")
@@ -186,7 +191,7 @@ class _SpaceReader:
             self._check_names(f"{path}.parameters", parameters)
             sources[entry["model"]] = parameters
         base = self.mapping.get("base_model")
-        needs_base = any(SIGNATURES[method].base is Base.REQUIRED for method in self.methods)
+        needs_base = any(SIGNATURES[method].base is not Base.IGNORED for method in self.methods)
         if self.groups and isinstance(base, str) and needs_base:
             sources.setdefault(base, {})
         return sources

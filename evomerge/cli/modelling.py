@@ -11,13 +11,17 @@ from evomerge.errors import InvalidInput
 from evomerge.evaluate.lm_harness import full_results
 from evomerge.export import export_model, find_candidate, mergekit_text, recipe_text
 from evomerge.mergekit_yaml import load_recipe
+from evomerge.recipe import Recipe
 from evomerge.report.card import render_card
 from evomerge.report.summarize import summarize
-from evomerge.run.build import checked_parents, evaluator_spec
+from evomerge.run.build import evaluator_spec
 from evomerge.run.config import read_objective
 from evomerge.run.directory import model_root
+from evomerge.weights.expansion import expand
 from evomerge.weights.materialize import Materializer
+from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import validate_recipe
+from evomerge.weights.rehearsal import notices, value_problems
 from evomerge.weights.resident import ResidentModel
 from evomerge.weights.saved import best_device, load_saved
 
@@ -31,7 +35,13 @@ def merge_command(recipe_file: Path, out: Path) -> None:
     if problems:
         raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
     root = recipe_file.resolve().parent
-    checked_parents(recipe.referenced_models(), root)
+    pool = _parents(recipe, root)
+    targets = expand(recipe, pool)
+    problems = value_problems(recipe, targets)
+    if problems:
+        raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
+    for line in notices(recipe, pool, targets):
+        print(line, file=sys.stderr)
     export_model(recipe, root, out)
     print(out)
 
@@ -60,10 +70,18 @@ def _loaded(model: Path) -> tuple[Any, Any]:
     problems = validate_recipe(recipe)
     if problems:
         raise InvalidInput([f"{model}: {line}" for line in problems])
-    pool = checked_parents(recipe.referenced_models(), model.resolve().parent)
+    pool = _parents(recipe, model.resolve().parent)
     resident = ResidentModel(Materializer(pool), recipe, device)
     resident.become(recipe)
     return resident.model, resident.tokenizer
+
+
+def _parents(recipe: Recipe, root: Path) -> ParentPool:
+    """The models of a recipe, which fit it and hold no NaN."""
+    pool = ParentPool.open(recipe.referenced_models(), root)
+    pool.check_recipe(recipe)
+    pool.check_finite(recipe.referenced_models())
+    return pool
 
 
 def export_command(run: Path, targets: tuple[str, ...], to: str) -> None:

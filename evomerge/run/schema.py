@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from evomerge.parameter import Parameter
 from evomerge.recipe import DTYPES
 from evomerge.run.config import SpaceFile
-from evomerge.signatures import SIGNATURES, Parameter
+from evomerge.signatures import SIGNATURES
 
 
 def space_file_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The files around the weights: tokenizer, chat template, generation settings; never code."""
+"""The files around the weights: tokenizer, chat template, generation and processor settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ _TOKENIZER_FILES = (
     "chat_template.json",
 )
 _TEMPLATE_FOLDER = "additional_chat_templates"
-_DONOR_FILES = ("generation_config.json",)
+_DONOR_FILES = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
 
 
 def tokenizer_directory(recipe: Recipe, pool: ParentPool) -> Path:
@@ -59,7 +64,7 @@ def tokenizer_directory(recipe: Recipe, pool: ParentPool) -> Path:
 
 
 def copy_companions(recipe: Recipe, pool: ParentPool, out: Path) -> None:
-    """Copy tokenizer, chat templates and generation settings unchanged into the directory `out`."""
+    """Copy tokenizer, chat templates, generation and processor settings unchanged into `out`."""
     tokenizer, donor = tokenizer_directory(recipe, pool), pool.directory(recipe.donor)
     sources = [tokenizer / name for name in _TOKENIZER_FILES]
     sources += [donor / name for name in _DONOR_FILES]

@@ -67,6 +67,10 @@ class _Job:
     def info(self) -> TensorInfo:
         return self.target.inputs[0].info
 
+    @property
+    def is_copy(self) -> bool:
+        return self.target.part is None or not self.info.is_mergeable
+
 
 @dataclass(frozen=True)
 class _Work:
@@ -133,7 +137,7 @@ class Materializer:
         stored: torch.dtype | None,
     ) -> PlannedTensor:
         name, shape = job.target.name, job.info.shape
-        if not job.info.is_mergeable:
+        if job.is_copy:
             return PlannedTensor(name, shape, job.dtype, partial(self._copy, job))
         values = Values(lookup.shared(job.target), lookup.models(job.target))
         write = partial(_merge, method, name, work, values)
@@ -152,13 +156,11 @@ class Materializer:
             (part.where, part.base, tuple((s.model, s.layer_range) for s in part.sources))
             for part in parts
         )
-        key = (signature.base, ranges)
+        key = (signature.base, recipe.donor, ranges)
         if key not in self._work:
-            jobs = tuple(
-                _job(target, parts[target.part], signature) for target in expand(recipe, self.pool)
-            )
+            jobs = tuple(_job(target, parts, signature) for target in expand(recipe, self.pool))
             self._check_copies(jobs)
-            parents = {job.target.name: self._parents(job) for job in jobs if job.info.is_mergeable}
+            parents = {job.target.name: self._parents(job) for job in jobs if not job.is_copy}
             self._work[key] = _Work(jobs, parents, Learned(parents, DiskCache.default))
         return self._work[key]
 
@@ -187,10 +189,12 @@ class Materializer:
             raise PreflightFailed(capped(problems, "recipe"))
 
 
-def _job(target: Target, part: Part, signature: Signature) -> _Job:
-    base_index = part.base_index(signature)
-    base = None if base_index is None else target.inputs[base_index]
-    others = tuple(target.inputs[index] for index in part.others(signature))
+def _job(target: Target, parts: tuple[Part, ...], signature: Signature) -> _Job:
+    base, others = None, target.inputs
+    if target.part is not None:
+        base_index = parts[target.part].base_index(signature)
+        base = None if base_index is None else target.inputs[base_index]
+        others = tuple(target.inputs[index] for index in parts[target.part].others(signature))
     # Seed 0 on purpose: the recipe's own seed is a parameter of the methods that draw masks.
     streams = tuple(derive(0, target.name, position) for position in range(len(others)))
     types = [_torch_dtype(item.info.dtype) for item in target.inputs]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.model_reference import ModelReference
+from evomerge.recipe import Recipe
 from evomerge.signatures import did_you_mean
 from evomerge.weights.adapted_checkpoint import AdaptedCheckpoint
 from evomerge.weights.adapters import Adapter
@@ -18,6 +19,7 @@ from evomerge.weights.disk_cache import DiskCache
 from evomerge.weights.finite import is_finite
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import Layout
+from evomerge.weights.parts import parts_of
 from evomerge.weights.references import locate
 
 if TYPE_CHECKING:
@@ -123,6 +125,25 @@ class ParentPool:
         for parent in self._parents.values():
             for line in parent.checkpoint.notices:
                 _LOG.warning("%s", line)
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Compare with the donor every parent that lends its main tower to the same of the donor's.
+
+        What other modules lend is compared tensor by tensor when the recipe is expanded.
+
+        Raises:
+            PreflightFailed: with one line per incompatibility.
+        """
+        if not recipe.modules:
+            self.check()
+            return
+        towers = self.parent(recipe.donor).towers
+        main = [part for part in parts_of(recipe) if towers.tower(part.module) is towers.main]
+        lent = {source.model for part in main for source in part.sources}
+        alone = [line for model in self.models for line in own_problems(self.parent(model))]
+        problems = [line for line in self.problems(lent, recipe.donor) if line not in alone]
+        if alone or problems:
+            raise PreflightFailed([*alone, *problems])
 
     def check_finite(self, models: Iterable[str]) -> None:
         """Read every floating tensor of `models` once; a parent found sound is not read again.

@@ -44,11 +44,10 @@ def write_parents(folder: Path, *, count: int, elements: float, dtype: torch.dty
 
 def _shape(elements: float) -> tuple[int, int]:
     """Layers and hidden size: SmolLM2's proportions."""
-    best = min(
+    return min(
         ((layers, 64 * width) for layers in range(2, 61, 2) for width in range(1, 65)),
         key=lambda s: (abs(_count(*s) / elements - 1.0) > 0.05, abs(s[1] / s[0] - 576 / 30)),
     )
-    return best
 
 
 def _count(layers: int, hidden: int) -> int:

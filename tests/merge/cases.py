@@ -9,8 +9,9 @@ import torch
 from hypothesis import strategies as st
 
 from evomerge.merge.method import Parents, Values
+from evomerge.parameter import Scope
 from evomerge.recipe import Scalar
-from evomerge.signatures import SIGNATURES, Scope
+from evomerge.signatures import SIGNATURES
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 KINDS = ("gauss", "grid", "sparse", "zero", "same", "opposite")
