@@ -9,12 +9,14 @@ import numpy as np
 from numba.extending import overload
 
 from evomerge.merge.compiled.elements import folded, wide
+from evomerge.merge.compiled.jit import compiled
 from evomerge.merge.compiled.masks import Above, Between, Drawn
-from evomerge.merge.compiled.passes import compiled, visit
+from evomerge.merge.compiled.passes import visit
 from evomerge.merge.compiled.tuples import from_array, slices
 
 BLOCK = 1 << 15
 """Elements; a power of two up to 2^16, for `folded`."""
+_STRIDE = 1 << 9
 
 
 @compiled
@@ -99,18 +101,26 @@ def _admit(
 @compiled
 def _admitted(other: Any, base: Any, floor: Any, spare: Any) -> tuple[int, int]:
     """How much of a block admits magnitudes equal to `floor`, and how many may still come."""
+    for start in range(0, base.size, _STRIDE):
+        stop = min(start + _STRIDE, base.size)
+        count = _equals(other[start:stop], base[start:stop], floor)
+        if count > spare:
+            for j in range(start, stop):
+                if abs(wide(other[j]) - wide(base[j])) == floor:
+                    if spare == 0:
+                        return j, 0
+                    spare -= 1
+        spare -= count
+    return base.size, spare
+
+
+@compiled
+def _equals(other: Any, base: Any, floor: Any) -> Any:
     count = np.int32(0)
     for j in range(base.size):
         # In 32 bits, half the vector registers that Python's integers would take.
         count = np.int32(count + np.int32(abs(wide(other[j]) - wide(base[j])) == floor))
-    if count <= spare:
-        return base.size, spare - count
-    for j in range(base.size):
-        if abs(wide(other[j]) - wide(base[j])) == floor:
-            if spare == 0:
-                return j, 0
-            spare -= 1
-    return base.size, 0
+    return count
 
 
 @compiled

@@ -11,6 +11,7 @@ from numba.extending import overload, register_jitable
 from evomerge.merge.compiled.elements import high_draw, low_draw
 
 _ZERO = np.float32(0.0)
+I32 = np.int32
 
 
 class Everything(NamedTuple):
@@ -163,18 +164,24 @@ def _ranked(
         *ranked(choose, folds, added, ranks[:-1], starts[:-1], steps[:-1], j, deltas[:-1]),
         choose(
             draw(j, folds[pair], added[pair]),
-            (starts[-1] + steps[-1] * np.int32(ranks[-1][j])) >> np.int32(8),
+            _limit(starts[-1], steps[-1], ranks[-1][j]),
             deltas[-1],
         ),
     )
 
 
 @register_jitable
+def _limit(start: Any, step: Any, rank: Any) -> Any:
+    # Sums and products of 32-bit integers are 64 bits wide in numba, hence the I32 around each.
+    return I32(I32(start + I32(step * I32(rank))) >> I32(8))
+
+
+@register_jitable
 def _kept_if_ranked(draw: Any, limit: Any, delta: Any) -> Any:
-    return delta if (draw >> np.int32(16)) < limit - np.int32(32768) else _ZERO
+    return delta if I32(draw >> I32(16)) < I32(limit - I32(32768)) else _ZERO
 
 
 @register_jitable
 def _divided_if_ranked(draw: Any, limit: Any, delta: Any) -> Any:
-    chance = np.float32(min(max(limit, np.int32(1)), np.int32(65536))) * np.float32(2.0**-16)
-    return delta / chance if (draw >> np.int32(16)) < limit - np.int32(32768) else _ZERO
+    chance = np.float32(min(max(limit, I32(1)), I32(65536))) * np.float32(2.0**-16)
+    return delta / chance if I32(draw >> I32(16)) < I32(limit - I32(32768)) else _ZERO

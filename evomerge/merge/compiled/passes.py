@@ -6,20 +6,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numba.extending import overload, register_jitable
 
 from evomerge.merge.compiled.elements import put, wide
+from evomerge.merge.compiled.jit import compiled, reordered
 from evomerge.merge.compiled.masks import survivors
 from evomerge.merge.compiled.tuples import differences, elements, products, sums, total
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _TINY_DIVISOR = np.float32(1e-6)
-
-# Division by zero gives Inf instead of a Python exception, without which nothing is vectorised.
-compiled = njit(nogil=True, cache=True, error_model="numpy")
-# Sums may be split over the lanes of vector registers; nothing else is reordered.
-reordered = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 
 
 class Sum(NamedTuple):

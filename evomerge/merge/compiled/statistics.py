@@ -9,7 +9,7 @@ import numpy as np
 from numba.extending import overload
 
 from evomerge.merge.compiled.elements import U32, wide
-from evomerge.merge.compiled.passes import compiled, reordered
+from evomerge.merge.compiled.jit import compiled, reordered
 from evomerge.merge.compiled.tuples import differences, slices
 
 _ROW = 1 << 11
