@@ -33,6 +33,13 @@ class Above(NamedTuple):
     lows: Any
 
 
+class Counting(NamedTuple):
+    """`mask`, while magnitudes equal to `floors` are counted: one per low bound, then per high."""
+
+    mask: Any
+    floors: Any
+
+
 class Drawn(NamedTuple):
     """Survivors' draws are at most `bounds`; the keys are folded for the block."""
 
@@ -71,6 +78,8 @@ def survivors(mask: Any, j: Any, deltas: Any) -> Any:
 @overload(survivors, strict=False)
 def _survivors(mask: Any, j: Any, deltas: Any) -> Callable[..., Any]:
     kind = mask.instance_class
+    if kind is Counting:
+        return lambda mask, j, deltas: survivors(mask.mask, j, deltas)
     if kind is Everything:
         return lambda mask, j, deltas: deltas
     if kind is Above:
@@ -82,6 +91,55 @@ def _survivors(mask: Any, j: Any, deltas: Any) -> Callable[..., Any]:
     choose = _kept_if_ranked if kind is RankDrawn else _divided_if_ranked
     return lambda mask, j, deltas: ranked(
         choose, mask.folds, mask.added, mask.ranks, mask.starts, mask.steps, j, deltas
+    )
+
+
+def no_equals(mask: Any) -> Any:
+    """The counts to begin with; none for masks that do not count."""
+
+
+@overload(no_equals, strict=False)
+def _no_equals(mask: Any) -> Callable[..., Any]:
+    if mask.instance_class is not Counting:
+        return lambda mask: ()
+    return lambda mask: integers(mask.floors)
+
+
+def integers(like: Any) -> Any:
+    """As many int32 zeros as `like` has entries."""
+
+
+@overload(integers, strict=False)
+def _integers(like: Any) -> Callable[..., Any]:
+    if len(like) == 0:
+        return lambda like: ()
+    return lambda like: (*integers(like[:-1]), I32(0))
+
+
+def tally(mask: Any, deltas: Any, counts: Any) -> Any:
+    """The counts with those of one element."""
+
+
+@overload(tally, strict=False)
+def _tally(mask: Any, deltas: Any, counts: Any) -> Callable[..., Any]:
+    if mask.instance_class is not Counting:
+        return lambda mask, deltas, counts: counts
+    if len(counts) == len(deltas):
+        return lambda mask, deltas, counts: equals(mask.floors, deltas, counts)
+    return lambda mask, deltas, counts: equals(mask.floors, (*deltas, *deltas), counts)
+
+
+def equals(floors: Any, deltas: Any, counts: Any) -> Any:
+    """Each count, one more where the magnitude equals the floor."""
+
+
+@overload(equals, strict=False)
+def _equals(floors: Any, deltas: Any, counts: Any) -> Callable[..., Any]:
+    if len(counts) == 0:
+        return lambda floors, deltas, counts: ()
+    return lambda floors, deltas, counts: (
+        *equals(floors[:-1], deltas[:-1], counts[:-1]),
+        I32(counts[-1] + I32(abs(deltas[-1]) == floors[-1])),
     )
 
 
