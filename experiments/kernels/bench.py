@@ -1,11 +1,12 @@
 """What merging a candidate costs next to the floor of memory, method by method, in one process.
 
-    python experiments/kernels/bench.py [--quick]
+    python experiments/kernels/bench.py [--mergekit .venv-mergekit/bin/python] [--quick]
 
 Real checkpoints, the real Materializer, all tensors of the model, planning included. The floor is a
 linear combination of as many bfloat16 streams in C (`floor.c`) over the same tensors. CPU time of
 the thread, so that other work on the machine matters less; every repeat runs floor and methods one
-after the other, and a ratio is the median of the repeats' ratios. Writes results.json.
+after the other, and a ratio is the median of the repeats' ratios. With the Python of an environment
+that has mergekit the same recipes are merged by it (`incumbent.py`). Writes results.json.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import resource
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -25,13 +28,17 @@ import torch
 from parents import write_parents
 
 from evomerge.merge.blockwise.kernels import BLOCKWISE
+from evomerge.merge.compiled.kernels import COMPILED
 from evomerge.merge.kernels import Kernels
+from evomerge.mergekit_yaml import to_mapping
 from evomerge.recipe import Parameters, Recipe, Scalar, Source
+from evomerge.signatures import SIGNATURES
 from evomerge.weights import materialize
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.pool import ParentPool
 
 HERE = Path(__file__).resolve().parent
+PLAIN = ("linear", "task_arithmetic", "ties", "breadcrumbs", "dare_ties", "della", "sce")
 LINEAR = {"weight": (0.3, 0.02)}
 SPARSE = {"weight": (0.7, 0.01), "density": (0.4, 0.02)}
 # Method: (uses the base, how many other models; None: all; per-model parameters as (start, step),
@@ -62,12 +69,14 @@ def recipe(label: str, names: Sequence[str], step: int) -> Recipe:
     based, count, per_model, shared = METHODS[label]
     base, *others = names
     sources = tuple(
-        Source(name, None, Parameters.constants({k: a + b * step for k, (a, b) in per_model.items()}))
+        Source(
+            name, None, Parameters.constants({k: a + b * step for k, (a, b) in per_model.items()})
+        )
         for name in others[:count]
     )
     values = {k: v + 0.01 * step if k in ("t", "select_topk") else v for k, v in shared.items()}
     return Recipe(
-        label.split()[0],
+        label.split(maxsplit=1)[0],
         sources,
         base_model=base if based else None,
         parameters=Parameters.constants(values),
@@ -139,6 +148,42 @@ def measure(
     return rows
 
 
+def mergekit_seconds(python: str, folder: Path, names: Sequence[str]) -> dict[str, float]:
+    """CPU seconds of mergekit for the same recipes; those with rules of their own are left out."""
+    recipes = {}
+    for label in METHODS:
+        if label in SIGNATURES:
+            plain = to_mapping(recipe(label, names, 1)) | {"dtype": "bfloat16"}
+            recipes[label] = plain
+    path = folder / "recipes.json"
+    path.write_text(json.dumps(recipes))
+    done = subprocess.run(
+        [python, HERE / "incumbent.py", folder, path],
+        check=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    seconds: dict[str, float] = json.loads(done.stdout)
+    return {label: round(value, 2) for label, value in seconds.items()}
+
+
+def scaling(folder: Path) -> list[dict[str, float | str]]:
+    """Milliseconds and nanoseconds per element against parents, size and threads."""
+    rows: list[dict[str, float | str]] = []
+    sizes = [(1.345e8, count) for count in (1, 2, 4, 8)] + [(1e7, 3), (1e9, 3)]
+    for elements, count in sizes:
+        place = folder / f"{elements:g}-{count}"
+        names = write_parents(place, count=count, elements=elements, dtype=torch.bfloat16)
+        for label in ("linear", "ties"):
+            row = measure(place, names, [label], COMPILED, 3)[label]
+            pool = ParentPool.open(names[:1], place)
+            total = sum(torch.Size(i.shape).numel() for i in pool.infos(names[0]).values())
+            cost = {"parents": count, "elements": total, "ns_per_element": row["ms"] * 1e6 / total}
+            rows.append({"method": label, **cost, **row})
+        shutil.rmtree(place)
+    return rows
+
+
 def private_mb() -> int:
     """Memory that no other process can share, now, in MB: without the mapped parents."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
@@ -149,10 +194,11 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="10M elements, 3 repeats, no file")
-    quick = parser.parse_args().quick
+    parser.add_argument("--scaling", action="store_true", help="also parents 1 to 8, 10M to 1B")
+    parser.add_argument("--mergekit", help="a Python that can import mergekit 0.1.5")
+    options = parser.parse_args()
+    quick = options.quick
     torch.set_num_threads(1)
-    from evomerge.merge.compiled.kernels import COMPILED  # noqa: PLC0415 - may be absent
-
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         size = 1e7 if quick else 1.345e8
@@ -160,10 +206,18 @@ def main() -> None:
         repeats = 3 if quick else 9
         compiled = measure(folder, names, list(METHODS), COMPILED, repeats)
         memory = {"private_mb": private_mb(), "peak_mb": _peak()}
-        plain = ("linear", "task_arithmetic", "ties", "breadcrumbs", "dare_ties", "della", "sce")
-        blockwise = measure(folder, names, plain, BLOCKWISE, max(repeats // 3, 1))
+        blockwise = measure(folder, names, PLAIN, BLOCKWISE, max(repeats // 3, 1))
+        result: dict[str, object] = {"compiled": compiled, "blockwise": blockwise, "memory": memory}
+        if options.mergekit:
+            theirs = mergekit_seconds(options.mergekit, folder, names)
+            result["mergekit_s"] = theirs
+            result["times_faster"] = {
+                label: round(1000 * theirs[label.split()[0]] / row["ms"])
+                for label, row in compiled.items()
+            }
+        if options.scaling:
+            result["scaling"] = scaling(folder)
     if not quick:
-        result = {"compiled": compiled, "blockwise": blockwise, "memory": memory}
         (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -110,17 +110,16 @@ def test_l1_norms(kind: str) -> None:
         assert norms[1] == pytest.approx(norms[0], rel=1e-6)
 
 
-def test_weighted_sums_and_means() -> None:
+@pytest.mark.parametrize("divisor", [1.0, 1.7])
+def test_weighted_sums_and_means(divisor: float) -> None:
     for size in SIZES:
         d = _deltas(size, 3, BF16)
-        tensors, factors = (d.base, *d.others), (0.2, *FACTORS)
-        for divisor in (1.0, 1.7):
-            _same(
-                lambda k, out, t=tensors, v=divisor: k.weighted_sum(t, factors, v, out),
-                size,
-                torch.bfloat16,
-            )
-        _same(lambda k, out, d=d: k.add_sum(d, FACTORS, 1.7, out), size, torch.bfloat16)
+
+        def combine(kernels: Kernels, out: torch.Tensor, d: Deltas = d) -> None:
+            kernels.weighted_sum((d.base, *d.others), (0.2, *FACTORS), divisor, out)
+
+        _same(combine, size, torch.bfloat16)
+        _same(lambda k, out, d=d: k.add_sum(d, FACTORS, divisor, out), size, torch.bfloat16)
 
 
 def test_elections_without_division() -> None:
