@@ -27,6 +27,13 @@ def _model_stock(values: Values, gram_KKG: Array) -> Array:  # noqa: ARG001 - no
     mean cosine of all pairs. t is not limited: opposite task vectors extrapolate, and a product of
     norms below 1e-6 counts as 1e-6.
     """
+    return _pulled(gram_KKG.shape, gram_KKG.tobytes())
+
+
+@lru_cache(maxsize=1 << 12)
+def _pulled(shape: tuple[int, ...], entries: bytes) -> Array:
+    """Kept, because it depends on the parents alone."""
+    gram_KKG = np.frombuffer(entries).reshape(shape)
     count = len(gram_KKG)
     norm_KG = np.sqrt(np.einsum("kkg->kg", gram_KKG))
     cosines = [

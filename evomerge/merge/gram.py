@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias, final
 
 import numpy as np
@@ -31,7 +32,7 @@ class Gram:
         """Inner products of the task vectors when the first parent is the base; (P-1, P-1)."""
         return self.entries[1:, 1:]
 
-    @property
+    @cached_property
     def of_parents(self) -> Matrix:
         """Inner products of the parents themselves; shape (P, P)."""
         # x_0 = first, x_i = first + d_i.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,8 +16,12 @@ def working_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
-def sum_in(dtype: torch.dtype, values: Sequence[float]) -> float:
-    """The sum of `values`, each rounded to `dtype`, added in order in that precision."""
+@lru_cache
+def sum_in(dtype: torch.dtype, values: tuple[float, ...]) -> float:
+    """The sum of `values`, each rounded to `dtype`, added in order in that precision.
+
+    Kept, because most tensors of a merge have the same weights.
+    """
     number = np.float64 if dtype == torch.float64 else np.float32
     total = number(0.0)
     for value in values:

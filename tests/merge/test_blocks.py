@@ -87,5 +87,5 @@ def test_coefficients_are_not_rounded_to_the_parents_dtype() -> None:
 
 
 def test_sums_are_taken_in_the_asked_precision() -> None:
-    assert sum_in(torch.float32, [1.0, 1e-9, -1.0]) == 0.0
-    assert sum_in(torch.float64, [1.0, 1e-9, -1.0]) == pytest.approx(1e-9, rel=1e-6)
+    assert sum_in(torch.float32, (1.0, 1e-9, -1.0)) == 0.0
+    assert sum_in(torch.float64, (1.0, 1e-9, -1.0)) == pytest.approx(1e-9, rel=1e-6)
