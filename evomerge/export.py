@@ -141,12 +141,10 @@ def _renamed(recipe: Recipe, name: Callable[[str], str]) -> Recipe:
         sources = tuple(source(inner) for inner in entry.sources)
         return replace(entry, sources=sources, base_model=base)
 
-    donor = recipe.tokenizer_source
-    known = donor in recipe.referenced_models()
     return replace(
         recipe,
         models=tuple(source(entry) for entry in recipe.models),
         slices=tuple(part(entry) for entry in recipe.slices),
         base_model=None if recipe.base_model is None else name(recipe.base_model),
-        tokenizer_source=name(donor) if donor is not None and known else donor,
+        tokenizer=None if recipe.tokenizer is None else recipe.tokenizer.renamed(name),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from evomerge import yaml12
 from evomerge.mergekit_reader import from_mapping
 from evomerge.recipe import Gradient, Parameters, Recipe, Setting, Slice, Source
+from evomerge.tokenizer_yaml import tokenizer_mapping
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -31,10 +32,10 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
         mapping["slices"] = [_slice(part) for part in recipe.slices]
     if recipe.parameters:
         mapping["parameters"] = _parameters(recipe.parameters)
-    for key in ("dtype", "out_dtype", "tokenizer_source", "chat_template"):
+    for key in ("dtype", "out_dtype", "chat_template"):
         if getattr(recipe, key) is not None:
             mapping[key] = getattr(recipe, key)
-    return mapping
+    return mapping | tokenizer_mapping(recipe.tokenizer)
 
 
 def _slice(part: Slice) -> dict[str, Any]:

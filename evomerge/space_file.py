@@ -12,10 +12,13 @@ from evomerge.genes import Gene
 from evomerge.mergekit_reader import TOP_KEYS
 from evomerge.signatures import SIGNATURES, Base, Parameter, Scope, did_you_mean
 from evomerge.space import Draw, Place, SearchSpace
+from evomerge.tokenizer_yaml import TOKENIZER_KEYS
 
 SPACE_KEYS = (*TOP_KEYS, "layer_groups", "filters")
 _PER = ("model", "layer_group", "filter")
 _FEWEST_POINTS = 2
+# Fixed for a whole search, which scores all candidates in one model with one tokenizer.
+_FIXED = (*TOKENIZER_KEYS, "chat_template")
 
 Settings = dict[str, Any]
 
@@ -56,7 +59,7 @@ class _SpaceReader:
         spread = isinstance(self.mapping.get("models"), list) and "slices" not in self.mapping
         own = ("models", "parameters") if spread else ()
         template = {
-            key: self._plain(value, key)
+            key: value if key in _FIXED else self._plain(value, key)
             for key, value in self.mapping.items()
             if key not in ("layer_groups", "filters", *own)
         }

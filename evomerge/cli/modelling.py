@@ -31,7 +31,7 @@ def merge_command(recipe_file: Path, out: Path) -> None:
     if problems:
         raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
     root = recipe_file.resolve().parent
-    checked_parents(recipe.referenced_models(), root)
+    checked_parents(recipe, root)
     export_model(recipe, root, out)
     print(out)
 
@@ -60,7 +60,7 @@ def _loaded(model: Path) -> tuple[Any, Any]:
     problems = validate_recipe(recipe)
     if problems:
         raise InvalidInput([f"{model}: {line}" for line in problems])
-    pool = checked_parents(recipe.referenced_models(), model.resolve().parent)
+    pool = checked_parents(recipe, model.resolve().parent)
     resident = ResidentModel(Materializer(pool), recipe, device)
     resident.become(recipe)
     return resident.model, resident.tokenizer

@@ -47,8 +47,8 @@ def _space_definitions() -> dict[str, Any]:
         "dtype": {"enum": list(DTYPES)},
         "out_dtype": {"enum": list(DTYPES)},
         "tokenizer_source": text,
-        "tokenizer": _object({"source": text}, required=["source"]),
-        "chat_template": text,
+        "tokenizer": _tokenizer(),
+        "chat_template": text | {"description": "auto, a built-in name, or Jinja text"},
     }
     return {
         "space": _object(space, required=["merge_method"]),
@@ -56,6 +56,27 @@ def _space_definitions() -> dict[str, Any]:
         "setting": _setting(),
         "gene": _gene(),
     }
+
+
+def _tokenizer() -> dict[str, Any]:
+    text = {"type": "string"}
+    row = _object(
+        {"kind": {"const": "model_token"}, "model": text, "token": text}
+        | {"token_id": {"type": "integer", "minimum": 0}},
+        required=["kind", "model"],
+    )
+    zero = _object({"kind": {"const": "zero"}}, required=["kind"])
+    rule = _object(
+        {"source": {"anyOf": [text, row, zero]}, "force": {"type": "boolean"}}, required=[]
+    )
+    return _object(
+        {
+            "source": text | {"description": "base, union (the default), or a model"},
+            "tokens": {"type": "object", "additionalProperties": rule},
+            "pad_to_multiple_of": {"type": "integer", "minimum": 1},
+        },
+        required=[],
+    )
 
 
 def _parameters() -> dict[str, Any]:

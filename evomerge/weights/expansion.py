@@ -9,9 +9,10 @@ from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe
 from evomerge.weights.compatibility import capped
 from evomerge.weights.headers import TensorInfo
-from evomerge.weights.layout import Section, is_head
+from evomerge.weights.layout import Section, has_vocabulary_axis, is_head
 from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.vocabulary import Alignment
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,20 @@ class Input:
     """One parent's share of an output tensor.
 
     `name` is what filters see; `info` is the stored tensor, whose name differs only where a tied
-    embedding stands in for a head.
+    embedding stands in for a head. `alignment` says how its rows become the output's, None that
+    they are the same.
     """
 
     model: str
     name: str
     info: TensorInfo
+    alignment: Alignment | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the tensor has in the merge."""
+        rows = () if self.alignment is None else (self.alignment.rows,)
+        return (*rows, *self.info.shape[len(rows) :])
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class _Expansion:
     def __init__(self, recipe: Recipe, pool: ParentPool) -> None:
         self.parts = parts_of(recipe)
         self.pool = pool
+        self.alignment = pool.alignment(recipe)
         self.problems: list[str] = []
 
     def pre(self) -> list[Target]:
@@ -162,8 +172,9 @@ class _Expansion:
                 )
                 return None
             label = name if is_head(name) else wanted
-            inputs.append(Input(model, label, self.pool.infos(model)[stored]))
-        shapes = {item.info.shape for item in inputs}
+            info = self.pool.infos(model)[stored]
+            inputs.append(Input(model, label, info, self._alignment(model, info)))
+        shapes = {item.shape for item in inputs}
         if len(shapes) > 1 or len({item.info.is_mergeable for item in inputs}) > 1:
             self.problems.append(
                 f"tensor '{name}': the models disagree: "
@@ -172,6 +183,19 @@ class _Expansion:
             )
             return None
         return Target(name, part, depth, tuple(inputs))
+
+    def _alignment(self, model: str, info: TensorInfo) -> Alignment | None:
+        """The alignment, for tensors with a vocabulary axis whose rows it changes."""
+        if self.alignment is None or not has_vocabulary_axis(info.name):
+            return None
+        rows, expected = info.shape[0], self.pool.vocabulary_rows(model)
+        if rows != expected:
+            self.problems.append(
+                f"model '{model}': tensor '{info.name}' has {rows} rows, its embedding {expected}: "
+                "replace the model"
+            )
+            return None
+        return None if self.alignment.keeps(model, rows) else self.alignment
 
 
 def _length(part: Part) -> int:

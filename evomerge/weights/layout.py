@@ -13,6 +13,7 @@ LAYER_COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 _NUMBERED = re.compile(r"^(?P<stack>.+?)\.(?P<layer>\d{1,6})\.(?P<rest>.+)$")
 _HEADS = ("lm_head.weight", "embed_out.weight")
+_HEAD_BIASES = ("cls.predictions.",)
 _EMBEDDINGS = (
     "embed_tokens.weight",
     "embed_in.weight",
@@ -65,6 +66,13 @@ def is_head(name: str) -> bool:
 def is_token_embedding(name: str) -> bool:
     """Whether `name` is the matrix that turns tokens into hidden states."""
     return _is_or_ends(name, _EMBEDDINGS)
+
+
+def has_vocabulary_axis(name: str) -> bool:
+    """Whether the first axis of the tensor counts tokens: an embedding, a head or its bias."""
+    stem, bias, rest = name.rpartition("bias")
+    of_head = bool(bias) and not rest and (is_head(f"{stem}weight") or stem in _HEAD_BIASES)
+    return of_head or is_head(name) or is_token_embedding(name)
 
 
 @dataclass(frozen=True)

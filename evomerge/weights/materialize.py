@@ -23,6 +23,7 @@ from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import validate_recipe
 from evomerge.weights.values import ValueLookup
+from evomerge.weights.vocabulary_rows import AlignedRows, MemoryCache
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Materializer:
         self.pool = pool
         self._jobs: dict[object, tuple[_Job, ...]] = {}
         self._states: dict[object, State] = {}
+        self._aligned = AlignedRows(pool, MemoryCache())
 
     def plan(self, recipe: Recipe) -> tuple[PlannedTensor, ...]:
         """The tensors of the merged model in order: embeddings, layers, norm and head.
@@ -104,7 +106,7 @@ class Materializer:
         yield from self.plan(recipe)
 
     def _planned(self, recipe: Recipe, job: _Job, lookup: ValueLookup) -> PlannedTensor:
-        name, shape = job.target.name, job.info.shape
+        name, shape = job.target.name, job.target.inputs[0].shape
         if not job.info.is_mergeable:
             return PlannedTensor(name, shape, job.dtype, partial(self._copy, job))
         values = Values(lookup.shared(job.target), lookup.models(job.target))
@@ -125,6 +127,8 @@ class Materializer:
         METHODS[method].merge(parents, self._states[key], values, out)
 
     def _borrow(self, item: Input) -> Tensor:
+        if item.alignment is not None:
+            return self._aligned.get(item, item.alignment)
         return self.pool.get(item.model, item.info.name)
 
     def _jobs_of(self, recipe: Recipe) -> tuple[_Job, ...]:
@@ -134,7 +138,8 @@ class Materializer:
             (part.where, part.base, tuple((s.model, s.layer_range) for s in part.sources))
             for part in parts
         )
-        key = (signature.base, ranges)
+        policy = None if recipe.tokenizer is None else (recipe.tokenizer, recipe.base_model)
+        key = (signature.base, ranges, policy)
         if key not in self._jobs:
             jobs = tuple(
                 _job(target, parts[target.part], signature) for target in expand(recipe, self.pool)
@@ -171,9 +176,15 @@ def _job(target: Target, part: Part, signature: Signature) -> _Job:
     # Seed 0 on purpose: the recipe's own seed is a parameter of the methods that draw masks.
     streams = tuple(derive(0, target.name, position) for position in range(len(others)))
     types = [_torch_dtype(item.info.dtype) for item in target.inputs]
-    sources = [None if base is None else (base.model, base.info.name)]
-    sources += [(item.model, item.info.name) for item in others]
+    sources = [None if base is None else _identity(base)]
+    sources += [_identity(item) for item in others]
     return _Job(target, base, others, streams, reduce(torch.promote_types, types), tuple(sources))
+
+
+def _identity(item: Input) -> tuple[object, ...]:
+    """What tells the tensor of `item` from all others of the pool."""
+    alignment = None if item.alignment is None else item.alignment.digest
+    return item.model, item.info.name, alignment
 
 
 def _torch_dtype(name: str) -> torch.dtype:

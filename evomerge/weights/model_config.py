@@ -8,7 +8,7 @@ from typing import Any
 from evomerge.weights.layout import text_config
 
 _HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
-_VOCABULARY_KEYS = ("vocab_size", "n_vocab")
+VOCABULARY_KEYS = ("vocab_size", "n_vocab")
 
 
 def hidden_size(config: Mapping[str, Any]) -> int | None:
@@ -18,7 +18,7 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
 
 def vocabulary_size(config: Mapping[str, Any]) -> int | None:
     """The number of rows of the embedding, or None when the file does not say."""
-    return _number(config, _VOCABULARY_KEYS)
+    return _number(config, VOCABULARY_KEYS)
 
 
 def architecture(config: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evomerge.recipe import Recipe
+from evomerge.weights.companion_files import with_moved_ids
 from evomerge.weights.layout import LAYER_COUNT_KEYS, is_head, text_config
+from evomerge.weights.model_config import VOCABULARY_KEYS
 from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.pool import ParentPool
 
@@ -32,19 +34,28 @@ def output_dtype(planned: Iterable[PlannedTensor]) -> str:
 def output_config(
     recipe: Recipe, pool: ParentPool, planned: Sequence[PlannedTensor]
 ) -> dict[str, Any]:
-    """The donor's config with the dtype, the layers and the tied head of the `planned` tensors."""
+    """The donor's config with dtype, layers, vocabulary and tied head of the `planned` tensors."""
     config: dict[str, Any] = copy.deepcopy(dict(pool.config(recipe.donor)))
+    config = with_moved_ids(config, recipe, pool) or config
     text = text_config(config)
     assert isinstance(text, dict)
     for level in {id(level): level for level in (config, text)}.values():
         level.pop("torch_dtype", None)
         if level is config or "dtype" in level:
             level["dtype"] = output_dtype(planned)
+        _set_vocabulary(level, recipe, pool)
     if recipe.slices:
         _set_layers(text, parts_of(recipe), pool)
     owner = config if "tie_word_embeddings" in config else text
     owner["tie_word_embeddings"] = not any(is_head(tensor.name) for tensor in planned)
     return config
+
+
+def _set_vocabulary(level: dict[str, Any], recipe: Recipe, pool: ParentPool) -> None:
+    alignment = pool.alignment(recipe)
+    for key in VOCABULARY_KEYS:
+        if alignment is not None and key in level:
+            level[key] = alignment.rows
 
 
 def _set_layers(text: dict[str, Any], parts: Sequence[Part], pool: ParentPool) -> None:

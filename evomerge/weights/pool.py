@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.recipe import Recipe
 from evomerge.signatures import did_you_mean
+from evomerge.tokenizer_policy import TokenizerPolicy
 from evomerge.weights.checkpoint import Checkpoint
-from evomerge.weights.compatibility import Parent, capped, incompatibilities, own_problems
+from evomerge.weights.compatibility import (
+    Parent,
+    capped,
+    incompatibilities,
+    own_problems,
+    vocabulary_problems,
+)
 from evomerge.weights.finite import is_finite
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import Layout
 from evomerge.weights.references import locate
+from evomerge.weights.vocabulary import Alignment, Words, align
+from evomerge.weights.vocabulary_file import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +37,8 @@ class ParentPool:
         """Use `open`."""
         self._parents = dict(parents)
         self._scanned: set[str] = set()
+        self._vocabularies: dict[str, Vocabulary] = {}
+        self._alignments: dict[object, Alignment] = {}
 
     @staticmethod
     def open(recipe_models: Sequence[str], root: Path) -> ParentPool:
@@ -84,20 +96,65 @@ class ParentPool:
         """A tensor of a parent: borrowed, mapped, to be read only."""
         return self.parent(model).checkpoint.get(tensor)
 
-    def problems(self, models: Iterable[str], donor: str) -> list[str]:
-        """Why `donor` and `models` cannot be merged, one line per cause; empty when they can."""
+    def vocabulary(self, model: str) -> Vocabulary:
+        """The tokens of a parent; raises like `read_vocabulary`."""
+        if model not in self._vocabularies:
+            self._vocabularies[model] = read_vocabulary(model, self.directory(model))
+        return self._vocabularies[model]
+
+    def vocabulary_rows(self, model: str) -> int:
+        """The number of rows of a parent's token embedding.
+
+        Raises:
+            PreflightFailed: it has none under a name that we know.
+        """
+        name = self.layout(model).token_embedding
+        if name is None:
+            raise PreflightFailed(
+                f"model '{model}': expected a token embedding, found none by its name: remove the "
+                "recipe's tokenizer"
+            )
+        return self.infos(model)[name].shape[0]
+
+    def alignment(self, recipe: Recipe) -> Alignment | None:
+        """How the vocabularies of a recipe become one; None when it does not say whose tokens.
+
+        Raises:
+            InvalidInput, PreflightFailed: a tokenizer file is damaged or missing, or a rule takes
+                a row that its model lacks.
+        """
+        if recipe.tokenizer is None:
+            return None
+        models = recipe.referenced_models()
+        key = (recipe.tokenizer, recipe.base_model, models)
+        if key not in self._alignments:
+            words = {m: Words(self.vocabulary(m), self.vocabulary_rows(m)) for m in models}
+            self._alignments[key] = align(recipe.tokenizer, words, recipe.base_model)
+        return self._alignments[key]
+
+    def problems(
+        self, models: Iterable[str], donor: str, tokenizer: TokenizerPolicy | None = None
+    ) -> list[str]:
+        """Why `donor` and `models` cannot be merged, one line per cause; empty when they can.
+
+        Without a `tokenizer` policy their vocabularies must be one.
+        """
         reference = self.parent(donor)
         others = [self.parent(model) for model in dict.fromkeys(models) if model != donor]
         alone = [line for parent in (reference, *others) for line in own_problems(parent)]
-        return alone + [line for other in others for line in incompatibilities(other, reference)]
+        found = alone + [line for other in others for line in incompatibilities(other, reference)]
+        if tokenizer is None:
+            found += [line for other in others for line in vocabulary_problems(other, reference)]
+        return found
 
-    def check(self) -> None:
-        """Compare all parents with the first.
+    def check(self, tokenizer: TokenizerPolicy | None = None) -> None:
+        """Compare all parents with the first; with a recipe's `tokenizer`, all but vocabularies.
 
         Raises:
             PreflightFailed: with one line per incompatibility.
         """
-        problems = self.problems(self.models, self.models[0]) if self._parents else []
+        models = self.models
+        problems = self.problems(models, models[0], tokenizer) if models else []
         if problems:
             raise PreflightFailed(problems)
 
