@@ -68,9 +68,11 @@ def _task_vector_defaults(start: Recipe, base: str, parents: tuple[str, ...]) ->
 
 
 def _single(start: Recipe, model: str, label: str, kind: str) -> Baseline:
-    recipe = _recipe(start, "passthrough", None, (model,), {}, {})
-    if start.tokenizer is not None:
-        recipe = _average(start, (model,))
+    recipe = (
+        _recipe(start, "passthrough", None, (model,), {}, {})
+        if start.tokenizer is None
+        else _average(start, (model,))
+    )
     is_base = kind == "base"
     constants: dict[str, Scalar] = {"density": 1.0, "t": 0.0 if is_base else 1.0}
     return Baseline(label, kind, recipe, {} if is_base else {model: 1.0}, constants)

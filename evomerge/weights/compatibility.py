@@ -17,7 +17,6 @@ from evomerge.weights.layout import (
     Layout,
     has_vocabulary_axis,
     is_head,
-    is_token_embedding,
     layer_count,
     place_of,
 )
@@ -122,10 +121,10 @@ def vocabulary_problems(parent: Parent, donor: Parent) -> list[str]:
     """How the vocabulary of `parent` differs from that of `donor`, in at most one line."""
     mine, other = parent.checkpoint, donor.checkpoint
     sizes = [model_config.vocabulary_size(c.config) for c in (mine, other)]
-    shapes = [_embedding_shape(p) for p in (parent, donor)]
+    rows = [_embedding_rows(p) for p in (parent, donor)]
     facts: tuple[tuple[str, object, object], ...] = (
         ("vocabulary size", sizes[0], sizes[1]),
-        ("embedding shape", shapes[0], shapes[1]),
+        ("embedding rows", rows[0], rows[1]),
     )
     differences = [
         f"{what} {first}, not {second}"
@@ -143,9 +142,9 @@ def vocabulary_problems(parent: Parent, donor: Parent) -> list[str]:
     ]
 
 
-def _embedding_shape(parent: Parent) -> list[int] | None:
+def _embedding_rows(parent: Parent) -> int | None:
     name = parent.layout.token_embedding
-    return None if name is None else list(parent.checkpoint.infos()[name].shape)
+    return None if name is None else parent.checkpoint.infos()[name].shape[0]
 
 
 def _differs(parent: Parent, donor: Parent, what: str, mine: object, other: object) -> str | None:
@@ -188,9 +187,9 @@ def _within(names: Iterable[str], depth: int) -> list[str]:
 
 
 def _shape_problem(mine: TensorInfo, other: TensorInfo, subject: str) -> str | None:
-    # Vocabularies have their own line, which the embedding and the head would repeat.
-    of_rows = has_vocabulary_axis(mine.name) and mine.shape[1:] == other.shape[1:]
-    if mine.shape == other.shape or of_rows or is_token_embedding(mine.name):
+    # The number of rows belongs to the vocabulary, which has its own line.
+    rows_only = has_vocabulary_axis(mine.name) and mine.shape[1:] == other.shape[1:]
+    if mine.shape == other.shape or rows_only:
         return None
     return (
         f"{subject}: tensor '{mine.name}' has shape {list(mine.shape)}, "
