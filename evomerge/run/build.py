@@ -30,7 +30,6 @@ from evomerge.score import Objective
 from evomerge.search.cma_es import CmaEs, default_population
 from evomerge.search.strategy import Strategy
 from evomerge.space import SearchSpace
-from evomerge.weights.fingerprint import fingerprint
 from evomerge.weights.pool import ParentPool
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
@@ -233,7 +232,7 @@ def _resolved(
     plain = file.model_dump(mode="json")
     plain["name"] = file.name or path.stem
     plain["strategy"] |= {"population": population, "lookahead": plan.lookahead}
-    plain["parents"] = {model: fingerprint(parents.directory(model)) for model in parents.models}
+    plain["parents"] = {model: parents.fingerprint(model) for model in parents.models}
     plain["items"] = {task: _digest(ids) for task, ids in catalog.items.items()}
     plain["goals"] = [
         {

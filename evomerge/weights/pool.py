@@ -18,6 +18,7 @@ from evomerge.weights.compatibility import (
     own_problems,
     vocabulary_problems,
 )
+from evomerge.weights.fingerprint import fingerprint
 from evomerge.weights.finite import is_finite
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import Layout
@@ -83,6 +84,10 @@ class ParentPool:
     def config(self, model: str) -> Mapping[str, Any]:
         """The parsed config.json of a parent."""
         return self.parent(model).checkpoint.config
+
+    def fingerprint(self, model: str) -> str:
+        """A digest of a parent's files; 16 hex digits."""
+        return fingerprint(self.directory(model))
 
     def layout(self, model: str) -> Layout:
         """The places of a parent's tensors."""

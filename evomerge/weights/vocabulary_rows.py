@@ -14,7 +14,6 @@ from torch import Tensor
 from evomerge.errors import PreflightFailed
 from evomerge.weights.compatibility import Parent
 from evomerge.weights.expansion import Input
-from evomerge.weights.fingerprint import fingerprint
 from evomerge.weights.layout import is_head, is_token_embedding
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.vocabulary import NOWHERE, Alignment, TensorCache
@@ -78,7 +77,7 @@ class AlignedRows:
 
     def _fingerprint(self, model: str) -> str:
         if model not in self._fingerprints:
-            self._fingerprints[model] = fingerprint(self._pool.directory(model))
+            self._fingerprints[model] = self._pool.fingerprint(model)
         return self._fingerprints[model]
 
     def _build(self, item: Input, alignment: Alignment, names: Mapping[str, str]) -> Tensor:
