@@ -64,24 +64,25 @@ def read_vocabulary(model: str, directory: Path) -> Vocabulary:
     """
     document = read_document(model, directory)
     tokens = tokens_of(document["model"])
-    if tokens is None:
+    if not tokens:
         raise InvalidInput(
             f"{directory / TOKENIZER_FILE}: expected a model with a vocabulary, got none: "
             "save the tokenizer again"
         )
-    entries = [entry for entry in document.get("added_tokens") or () if "content" in entry]
-    known = {str(entry["content"]): entry for entry in entries}
+    known = {entry["content"]: entry for entry in document["added_tokens"]}
     for entry in _configured(directory):
         known.setdefault(entry["content"], entry)
     return Vocabulary(MappingProxyType(_numbered(tokens, known)), MappingProxyType(known))
 
 
 def read_document(model: str, directory: Path) -> dict[str, Any]:
-    """The parsed tokenizer.json; raises like `read_vocabulary`."""
+    """The parsed tokenizer.json with a list of added tokens; raises like `read_vocabulary`."""
     path = directory / TOKENIZER_FILE
     if path.exists():
         document = read_json(path, max_mib=_MAX_MIB)
-        if isinstance(document.get("model"), dict):
+        entries = document.get("added_tokens") or []
+        if isinstance(document.get("model"), dict) and isinstance(entries, list):
+            document["added_tokens"] = [entry for entry in entries if _is_entry(entry)]
             return document
         raise InvalidInput(f"{path}: expected a 'model' in it, got none: save the tokenizer again")
     slow = next((name for name in _SLOW_FILES if (directory / name).exists()), None)
@@ -98,7 +99,8 @@ def tokens_of(model: Mapping[str, Any]) -> Tokens | None:
     vocabulary = model.get("vocab")
     if isinstance(vocabulary, list):  # unigram: [token, score] at the position of its id
         return {str(entry[0]): index for index, entry in enumerate(vocabulary) if entry}
-    return vocabulary if isinstance(vocabulary, dict) else None
+    sound = isinstance(vocabulary, dict) and all(type(n) is int for n in vocabulary.values())
+    return vocabulary if sound else None
 
 
 def _numbered(tokens: Tokens, added: Iterable[str]) -> dict[str, int]:
@@ -125,11 +127,15 @@ def _configured(directory: Path) -> list[dict[str, Any]]:
     return [entry for entry in map(_entry, named) if entry is not None]
 
 
+def _is_entry(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("content"), str)
+
+
 def _entry(value: Any) -> dict[str, Any] | None:
     """One added token from its text or its settings."""
     if isinstance(value, str):
         return added_token(value, special=True)
-    if isinstance(value, dict) and isinstance(value.get("content"), str):
+    if _is_entry(value):
         flags = {key: bool(value.get(key, False)) for key in (*_PLAIN, "special")}
         return {"content": value["content"], **flags}
     return None

@@ -115,8 +115,8 @@ def _set_vocabulary(
 def _added_entries(
     document: Document, foreign: Mapping[str, Mapping[str, Any]], tokens: OutputTokens
 ) -> list[Document]:
-    entries = [dict(entry) for entry in document.get("added_tokens") or ()]
-    known = {entry.get("content") for entry in entries}
+    entries = [dict(entry) for entry in document["added_tokens"]]
+    known = {entry["content"] for entry in entries}
     entries += [dict(entry) for token, entry in foreign.items() if token not in known]
     numbered = [entry | {"id": tokens.ids[entry["content"]]} for entry in entries]
     return sorted(numbered, key=lambda entry: int(entry["id"]))

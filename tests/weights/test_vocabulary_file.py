@@ -18,7 +18,12 @@ def _write(path: Path, content: Any) -> None:
 
 def test_ids_are_those_that_loading_gives(tmp_path: Path) -> None:
     """The tokenizers library numbers added tokens itself, whatever their entries say."""
-    added = [{"content": "b", "id": 1}, {"content": "<x>", "id": 77}, {"content": "<y>", "id": 3}]
+    added = [
+        {"content": "b", "id": 1},
+        {"content": "<x>", "id": 77},
+        {"content": "<y>", "id": 3},
+        7,
+    ]
     _write(tmp_path, {"model": MODEL, "added_tokens": added})
     found = read_vocabulary("m", tmp_path)
     assert dict(found.ids) == {"a": 0, "b": 1, "<x>": 2, "<y>": 3}
@@ -42,6 +47,9 @@ def test_unigram_ids_are_positions(tmp_path: Path) -> None:
         ({"tokenizer.json": "{"}, 2, "expected JSON, got something else"),
         ({"tokenizer.json": "{}"}, 2, "expected a 'model' in it, got none: save the tokenizer"),
         ({"tokenizer.json": '{"model": {"vocab": 3}}'}, 2, "expected a model with a vocabulary"),
+        ({"tokenizer.json": '{"model": {"vocab": {}}}'}, 2, "expected a model with a vocabulary"),
+        ({"tokenizer.json": '{"model": {"vocab": {"a": "b"}}}'}, 2, "a model with a vocabulary"),
+        ({"tokenizer.json": '{"model": {}, "added_tokens": 3}'}, 2, "expected a 'model' in it"),
     ],
 )
 def test_files_that_do_not_tell(
