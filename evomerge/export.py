@@ -15,7 +15,8 @@ from evomerge.errors import BuildFailed, InvalidInput
 from evomerge.evaluate.evaluator import EvaluatorSpec
 from evomerge.evaluate.lm_harness import LmHarness
 from evomerge.mergekit_yaml import dump_recipe
-from evomerge.recipe import Recipe, Slice, Source
+from evomerge.model_reference import ModelReference
+from evomerge.recipe import Module, Recipe, Slice, Source
 from evomerge.report.card import render_card
 from evomerge.report.summarize import summarize
 from evomerge.run.directory import model_root, read_resolved
@@ -125,9 +126,13 @@ def _differences(recorded: tuple[TaskOutcomes, ...], scored: tuple[TaskOutcomes,
 
 
 def _absolute(model: str, root: Path) -> str:
-    path = Path(model).expanduser()
-    folder = path if path.is_absolute() else root / path
-    return str(folder.resolve()) if folder.is_dir() else model
+    def absolute(part: str) -> str:
+        path = Path(part).expanduser()
+        folder = (path if path.is_absolute() else root / path).resolve()
+        # A '+' would be read as the border between base and adapter.
+        return str(folder) if folder.is_dir() and "+" not in str(folder) else part
+
+    return ModelReference.parse(model).renamed(absolute).text
 
 
 def _renamed(recipe: Recipe, name: Callable[[str], str]) -> Recipe:
@@ -141,10 +146,15 @@ def _renamed(recipe: Recipe, name: Callable[[str], str]) -> Recipe:
         sources = tuple(source(inner) for inner in entry.sources)
         return replace(entry, sources=sources, base_model=base)
 
+    def module(entry: Module) -> Module:
+        models, slices = map(source, entry.models), map(part, entry.slices)
+        return replace(entry, models=tuple(models), slices=tuple(slices))
+
     return replace(
         recipe,
         models=tuple(source(entry) for entry in recipe.models),
         slices=tuple(part(entry) for entry in recipe.slices),
+        modules=tuple(module(entry) for entry in recipe.modules),
         base_model=None if recipe.base_model is None else name(recipe.base_model),
         tokenizer=None if recipe.tokenizer is None else recipe.tokenizer.renamed(name),
     )

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evomerge.errors import InvalidInput
+from evomerge.model_reference import in_text_form
 from evomerge.recipe import (
     DTYPES,
     Clause,
     Gradient,
+    Module,
     Parameters,
     Recipe,
     Scalar,
@@ -25,6 +27,7 @@ TOP_KEYS = (
     "base_model",
     "models",
     "slices",
+    "modules",
     "parameters",
     "dtype",
     "out_dtype",
@@ -42,7 +45,7 @@ def from_mapping(mapping: Any, where: str) -> Recipe:
         InvalidInput: every problem found, one line each, with `where` and the key's path.
     """
     reader = _Reader(where)
-    recipe = reader.recipe(mapping)
+    recipe = reader.recipe(in_text_form(mapping, reader.problem))
     if reader.problems:
         raise InvalidInput(reader.problems)
     assert recipe is not None
@@ -62,10 +65,13 @@ class _Reader:
     def recipe(self, mapping: Any) -> Recipe | None:
         if not self.mapping(mapping, "", TOP_KEYS):
             return None
-        models = self.sources(mapping.get("models"), "models", ranged=False)
-        slices = self.slices(mapping.get("slices"))
-        if bool(models) == bool(slices) and not self.problems:
-            self.problem("", "expected exactly one of 'models' and 'slices', with an entry in it")
+        models, slices = self.body(mapping, "")
+        modules = self.modules(mapping.get("modules"))
+        forms = [form for form in (models, slices, modules) if form]
+        if len(forms) != 1 and not self.problems:
+            self.problem(
+                "", "expected exactly one of 'models', 'slices' and 'modules', with an entry in it"
+            )
         method = self.method(mapping.get("merge_method"))
         fields: dict[str, Any] = {
             key: self.text(mapping.get(key), key) for key in ("base_model", "chat_template")
@@ -77,8 +83,39 @@ class _Reader:
         if self.problems:
             return None
         return Recipe(
-            merge_method=method, models=models, slices=slices, parameters=parameters, **fields
+            merge_method=method,
+            models=models,
+            slices=slices,
+            modules=modules,
+            parameters=parameters,
+            **fields,
         )
+
+    def body(
+        self, mapping: Mapping[str, Any], start: str
+    ) -> tuple[tuple[Source, ...], tuple[Slice, ...]]:
+        """The models or the slices of a recipe or of a module."""
+        models = self.sources(mapping.get("models"), f"{start}models", ranged=False)
+        return models, self.slices(mapping.get("slices"), f"{start}slices")
+
+    def modules(self, value: Any) -> tuple[Module, ...]:
+        if value is not None and not isinstance(value, Mapping):
+            self.problem(
+                "modules", f"expected a mapping from names to modules, got {_brief(value)}"
+            )
+            return ()
+        modules: list[Module] = []
+        for name, entry in (value or {}).items():
+            path = f"modules.{name}"
+            if not self.mapping(entry, path, ("models", "slices", "parameters")):
+                continue
+            models, slices = self.body(entry, f"{path}.")
+            parameters = self.parameters(entry.get("parameters"), f"{path}.parameters")
+            if bool(models) != bool(slices):
+                modules.append(Module(str(name), models, slices, parameters))
+            elif not self.problems:
+                self.problem(path, "expected one of 'models' and 'slices', with an entry in it")
+        return tuple(modules)
 
     def mapping(self, value: Any, path: str, known: Sequence[str]) -> bool:
         if not isinstance(value, Mapping):
@@ -110,10 +147,10 @@ class _Reader:
             self.problem(path, f"unknown dtype '{value}'; {did_you_mean(name, DTYPES)}")
         return name
 
-    def slices(self, value: Any) -> tuple[Slice, ...]:
+    def slices(self, value: Any, at: str) -> tuple[Slice, ...]:
         slices: list[Slice] = []
-        for index, entry in enumerate(self.list(value, "slices")):
-            path = f"slices[{index}]"
+        for index, entry in enumerate(self.list(value, at)):
+            path = f"{at}[{index}]"
             if not self.mapping(entry, path, ("sources", "parameters", "base_model")):
                 continue
             sources = self.sources(entry.get("sources"), f"{path}.sources", ranged=True)
@@ -192,7 +229,10 @@ class _Reader:
         if isinstance(value, list):
             if not value:
                 self.problem(path, "expected at least one value in the gradient")
-            return Gradient(tuple(self.scalar(entry, name, path) for entry in value))
+            before = len(self.problems)
+            found = tuple(self.scalar(entry, name, path) for entry in value)
+            del self.problems[before + 1 :]  # the first fault speaks for the others
+            return Gradient(found)
         return self.scalar(value, name, path)
 
     def scalar(self, value: Any, name: str, path: str) -> Scalar:

@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge import yaml12
 from evomerge.mergekit_reader import from_mapping
-from evomerge.recipe import Gradient, Parameters, Recipe, Setting, Slice, Source
+from evomerge.recipe import Gradient, Module, Parameters, Recipe, Setting, Slice, Source
 from evomerge.tokenizer_yaml import tokenizer_mapping
 
 
@@ -26,16 +26,24 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
     mapping: dict[str, Any] = {"merge_method": recipe.merge_method}
     if recipe.base_model is not None:
         mapping["base_model"] = recipe.base_model
-    if recipe.models:
-        mapping["models"] = [_source(source) for source in recipe.models]
-    else:
-        mapping["slices"] = [_slice(part) for part in recipe.slices]
-    if recipe.parameters:
-        mapping["parameters"] = _parameters(recipe.parameters)
+    if recipe.modules:
+        mapping["modules"] = {module.name: _body(module) for module in recipe.modules}
+    mapping |= _body(recipe)
     for key in ("dtype", "out_dtype", "chat_template"):
         if getattr(recipe, key) is not None:
             mapping[key] = getattr(recipe, key)
     return mapping | tokenizer_mapping(recipe.tokenizer)
+
+
+def _body(body: Recipe | Module) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    if body.models:
+        mapping["models"] = [_source(source) for source in body.models]
+    if body.slices:
+        mapping["slices"] = [_slice(part) for part in body.slices]
+    if body.parameters:
+        mapping["parameters"] = _parameters(body.parameters)
+    return mapping
 
 
 def _slice(part: Slice) -> dict[str, Any]:

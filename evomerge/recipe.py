@@ -110,6 +110,19 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Module:
+    """What one module of a model (a language tower, a vision tower) is made from."""
+
+    name: str
+    models: tuple[Source, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    parameters: Parameters = Parameters()
+
+    def __post_init__(self) -> None:
+        assert bool(self.models) != bool(self.slices), "a module has models or slices, not both"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One merge with every value resolved; exactly one of `models` and `slices` is not empty.
 
@@ -120,6 +133,7 @@ class Recipe:
     merge_method: str
     models: tuple[Source, ...] = ()
     slices: tuple[Slice, ...] = ()
+    modules: tuple[Module, ...] = ()
     base_model: str | None = None
     parameters: Parameters = Parameters()
     dtype: str | None = None
@@ -128,13 +142,17 @@ class Recipe:
     chat_template: str | None = None
 
     def __post_init__(self) -> None:
-        assert bool(self.models) != bool(self.slices), "a recipe has models or slices, not both"
+        given = [form for form in (self.models, self.slices, self.modules) if form]
+        assert len(given) == 1, "a recipe has models, slices or modules"
 
     def referenced_models(self) -> tuple[str, ...]:
         """Every model named in the recipe, each once, base first, then in order of appearance."""
-        named = [self.base_model, *(source.model for source in self.models)]
-        for part in self.slices:
-            named += [part.base_model, *(source.model for source in part.sources)]
+        named = [self.base_model]
+        bodies: tuple[Recipe | Module, ...] = (self, *self.modules)
+        for body in bodies:
+            named += [source.model for source in body.models]
+            for part in body.slices:
+                named += [part.base_model, *(source.model for source in part.sources)]
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property

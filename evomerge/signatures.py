@@ -11,50 +11,29 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
+from evomerge.parameter import Conflict, Joint, Parameter, Scope
 from evomerge.recipe import Scalar
-
-
-class Scope(Enum):
-    """Whether a parameter has one value per model or one for the merge."""
-
-    MODEL = "model"
-    SHARED = "shared"
 
 
 class Base(Enum):
     """What a method does with the base model."""
 
     REQUIRED = "required"
+    OPTIONAL = "optional"
     IGNORED = "ignored"
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a merge method; `default` None means that a recipe must give it."""
-
-    name: str
-    scope: Scope
-    kind: type
-    default: Scalar | None
-    doc: str
-    low: float | None = None
-    high: float | None = None
-
-    def problem(self, value: Scalar) -> str | None:
-        """Why `value` cannot be this parameter's, as "expected ..., got ..."; None when it can."""
-        if self.kind is bool:
-            return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
-        if isinstance(value, bool | str) or not isinstance(value, int | float):
-            return f"expected a number, got {value!r}"
-        if self.kind is int and float(value) != int(value):
-            return f"expected a whole number, got {value!r}"
-        low = "-inf" if self.low is None else f"{self.low:g}"
-        high = "inf" if self.high is None else f"{self.high:g}"
-        below = self.low is not None and value < self.low
-        above = self.high is not None and value > self.high
-        if below or above or value != value:  # noqa: PLR0124 - NaN differs from itself
-            return f"expected a number in [{low}, {high}], got {value:g}"
+def _survival_chances(values: Mapping[str, Scalar]) -> Conflict | None:
+    """DELLA draws survivors with chances from density - epsilon to density + epsilon."""
+    density, width = float(values["density"]), float(values["epsilon"])
+    low, high = density - width, density + width
+    if not 0.0 < density < 1.0 or (low > 0.0 and high < 1.0):
         return None
+    return Conflict(
+        f"density {density:.4g} and epsilon {width:.4g} give survival chances from {low:.4g} to "
+        f"{high:.4g}",
+        "keep density - epsilon above 0 and density + epsilon below 1",
+    )
 
 
 @dataclass(frozen=True)
@@ -67,10 +46,15 @@ class Signature:
     maximum: int | None
     parameters: tuple[Parameter, ...]
     paper: str
+    joint: Joint | None = None
 
     def parameter(self, name: str) -> Parameter | None:
         """The parameter called `name`, or None."""
         return next((p for p in self.parameters if p.name == name), None)
+
+    def conflict(self, values: Mapping[str, Scalar]) -> Conflict | None:
+        """Why one model's `values`, each of them valid, cannot go together; None when they can."""
+        return None if self.joint is None else self.joint.check(values)
 
 
 _WEIGHT = Parameter("weight", Scope.MODEL, float, None, "how much of the model to add")
@@ -93,7 +77,15 @@ _HALF_WIDTH = Parameter(
 _CHANGED = Parameter(
     "epsilon", Scope.SHARED, float, 1e-5, "difference up to which an element is unchanged", 0.0
 )
+_CHANCES = Joint(("density", "epsilon"), _survival_chances)
 _SEED = Parameter("seed", Scope.SHARED, int, 0, "seed of the random masks", 0)
+_UNBIASED = Parameter(
+    "unbiased",
+    Scope.SHARED,
+    bool,
+    False,
+    "rescale as in the paper: divide what survives by its chance, not to the old L1 norm",
+)
 _INT8 = Parameter("int8_mask", Scope.SHARED, bool, False, "accepted; has no effect on the result")
 
 
@@ -102,7 +94,12 @@ def _flag(name: str, default: bool, doc: str) -> Parameter:
 
 
 def _task_vectors(
-    name: str, normalize: bool, rescale: bool, paper: str, *more: Parameter
+    name: str,
+    normalize: bool,
+    rescale: bool,
+    paper: str,
+    *more: Parameter,
+    joint: Joint | None = None,
 ) -> Signature:
     parameters = (
         _WEIGHT,
@@ -113,7 +110,7 @@ def _task_vectors(
         _INT8,
         *more,
     )
-    return Signature(name, Base.REQUIRED, 0, None, parameters, paper)
+    return Signature(name, Base.REQUIRED, 0, None, parameters, paper, joint)
 
 
 _ALL = (
@@ -154,6 +151,7 @@ _ALL = (
         True,
         "Yu et al. 2023, Language models are super Mario (DARE), arXiv:2311.03099",
         _SEED,
+        _UNBIASED,
     ),
     _task_vectors(
         "dare_ties",
@@ -161,6 +159,7 @@ _ALL = (
         True,
         "Yu et al. 2023 (DARE, arXiv:2311.03099) with the sign election of TIES",
         _SEED,
+        _UNBIASED,
     ),
     _task_vectors(
         "breadcrumbs",
@@ -183,6 +182,8 @@ _ALL = (
         "Deep et al. 2024 (DELLA, arXiv:2406.11617) without the sign election",
         _HALF_WIDTH,
         _SEED,
+        _UNBIASED,
+        joint=_CHANCES,
     ),
     _task_vectors(
         "della",
@@ -191,6 +192,8 @@ _ALL = (
         "Deep et al. 2024, DELLA-Merging, arXiv:2406.11617",
         _HALF_WIDTH,
         _SEED,
+        _UNBIASED,
+        joint=_CHANCES,
     ),
     Signature(
         "model_stock",
@@ -202,7 +205,7 @@ _ALL = (
     ),
     Signature(
         "nuslerp",
-        Base.REQUIRED,
+        Base.OPTIONAL,
         2,
         2,
         (
@@ -210,11 +213,11 @@ _ALL = (
             _flag("nuslerp_flatten", True, "one angle for each tensor"),
             _flag("nuslerp_row_wise", False, "unflattened: along the first axis, not the last"),
         ),
-        "Shoemake 1985, Animating rotation with quaternion curves, on task vectors",
+        "Shoemake 1985, Animating rotation with quaternion curves; on task vectors given a base",
     ),
     Signature(
         "multislerp",
-        Base.REQUIRED,
+        Base.OPTIONAL,
         1,
         None,
         (
@@ -222,7 +225,7 @@ _ALL = (
             _flag("normalize_weights", True, "divide by the sum of the weights"),
             Parameter("eps", Scope.SHARED, float, 1e-8, "norm that counts as zero", 0.0),
         ),
-        "the weighted mean direction of task vectors; no paper",
+        "the weighted mean direction of the models, or of task vectors given a base; no paper",
     ),
     Signature(
         "karcher",
@@ -250,6 +253,14 @@ _ALL = (
         None,
         (
             Parameter("select_topk", Scope.SHARED, float, 1.0, "share of varying elements to keep"),
+            Parameter(
+                "energy_floor",
+                Scope.SHARED,
+                float,
+                1e-6,
+                "mean square below which parents count alike; 0 as in the paper",
+                0.0,
+            ),
             _INT8,
         ),
         "Wan et al. 2024, FuseChat, arXiv:2408.07990",

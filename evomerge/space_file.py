@@ -10,11 +10,13 @@ from evomerge.errors import InvalidInput
 from evomerge.gene_file import Problems, is_gene, read_gene, read_groups
 from evomerge.genes import Gene
 from evomerge.mergekit_reader import TOP_KEYS
-from evomerge.signatures import SIGNATURES, Base, Parameter, Scope, did_you_mean
+from evomerge.model_reference import in_text_form
+from evomerge.parameter import Parameter, Scope
+from evomerge.signatures import SIGNATURES, Base, did_you_mean
 from evomerge.space import Draw, Place, SearchSpace
 from evomerge.tokenizer_yaml import TOKENIZER_KEYS
 
-SPACE_KEYS = (*TOP_KEYS, "layer_groups", "filters")
+SPACE_KEYS = (*(key for key in TOP_KEYS if key != "modules"), "layer_groups", "filters")
 _PER = ("model", "layer_group", "filter")
 _FEWEST_POINTS = 2
 # Fixed for a whole search, which scores all candidates in one model with one tokenizer.
@@ -32,7 +34,7 @@ def read_space(mapping: Any, where: str, layers: int | None) -> SearchSpace:
     problems = Problems(where)
     if not isinstance(mapping, Mapping):
         raise InvalidInput(f"{where}: expected a mapping with a recipe in it, got {mapping!r}")
-    space = _SpaceReader(mapping, layers, problems).read()
+    space = _SpaceReader(in_text_form(mapping, problems.add), layers, problems).read()
     if problems.lines:
         raise InvalidInput(problems.lines)
     return space
@@ -52,7 +54,11 @@ class _SpaceReader:
 
     def read(self) -> SearchSpace:
         for key in self.mapping:
-            if key not in SPACE_KEYS:
+            if key == "modules":
+                self.problems.add(
+                    key, "a search merges one language model; list models or slices instead"
+                )
+            elif key not in SPACE_KEYS:
                 self.problems.add("", f"unknown key '{key}'; {did_you_mean(str(key), SPACE_KEYS)}")
         if self.groups and "slices" in self.mapping:
             self.problems.add("layer_groups", "cannot stand beside 'slices'; remove one of them")
@@ -188,7 +194,7 @@ class _SpaceReader:
             self._check_names(f"{path}.parameters", parameters)
             sources[entry["model"]] = parameters
         base = self.mapping.get("base_model")
-        needs_base = any(SIGNATURES[method].base is Base.REQUIRED for method in self.methods)
+        needs_base = any(SIGNATURES[method].base is not Base.IGNORED for method in self.methods)
         if self.groups and isinstance(base, str) and needs_base:
             sources.setdefault(base, {})
         return sources

@@ -10,7 +10,7 @@ from evomerge import yaml12
 from evomerge.errors import InvalidInput
 from evomerge.mergekit_reader import from_mapping
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
-from evomerge.recipe import Clause, Gradient, Parameters, Recipe, Setting, Slice, Source
+from evomerge.recipe import Clause, Gradient, Module, Parameters, Recipe, Setting, Slice, Source
 from evomerge.tokenizer_policy import ModelRow, TokenizerPolicy, TokenRule, ZeroRow
 
 numbers = st.floats(-3, 3, allow_nan=False)
@@ -52,12 +52,25 @@ policies = st.builds(
 
 
 @st.composite
+def modules(draw: st.DrawFn) -> Module:
+    name = draw(st.sampled_from(["text_decoder", "vision_tower", "model.visual", "no"]))
+    if draw(st.booleans()):
+        listed = draw(st.lists(sources, min_size=1, max_size=2).map(tuple))
+        return Module(name, models=listed, parameters=draw(parameters))
+    return Module(name, slices=(draw(slices),), parameters=draw(parameters))
+
+
+@st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
-    in_models = draw(st.booleans())
+    form = draw(st.sampled_from(["models", "slices", "modules"]))
+    entries = {"models": sources, "slices": slices, "modules": modules()}[form]
+    unique = (lambda module: module.name) if form == "modules" else None
+    found = draw(st.lists(entries, min_size=1, max_size=3, unique_by=unique).map(tuple))
     return Recipe(
         merge_method=draw(st.sampled_from(["ties", "linear", "dare_ties"])),
-        models=draw(st.lists(sources, min_size=1, max_size=3).map(tuple)) if in_models else (),
-        slices=() if in_models else draw(st.lists(slices, min_size=1, max_size=3).map(tuple)),
+        models=found if form == "models" else (),
+        slices=found if form == "slices" else (),
+        modules=found if form == "modules" else (),
         base_model=draw(st.none() | names),
         parameters=draw(parameters),
         dtype=draw(dtypes),
@@ -109,7 +122,7 @@ def _rule(value: dict[str, Any]) -> dict[str, Any]:
         ({"parameters": {"weight": [1, {"value": 2}]}}, "cannot be mixed"),
         ({"dtype": "fp16"}, "unknown dtype 'fp16'; known: bfloat16"),
         ({"slices": [{"sources": [{"model": "a"}]}]}, "expected .start, end., start <= end"),
-        ({"models": None}, "expected exactly one of 'models' and 'slices'"),
+        ({"models": None}, "expected exactly one of 'models', 'slices' and 'mod"),
         ({"models": [{"modl": "a"}]}, "unknown key 'modl'; did you mean 'model'"),
         ({"models": {"model": "a"}}, "models: expected a list"),
         ({"base_model": 7}, "base_model: expected a text, got 7"),

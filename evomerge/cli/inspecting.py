@@ -17,13 +17,14 @@ from rich.text import Text
 from evomerge.cli.overrides import overrides
 from evomerge.errors import InvalidInput
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
+from evomerge.parameter import Parameter, Scope
 from evomerge.report.summarize import leading_candidates, summarize
 from evomerge.report.terminal import results_table, status_lines, verdict_lines
 from evomerge.run.config import read_space_file
 from evomerge.run.lock import is_locked
 from evomerge.run.schema import space_file_schema
-from evomerge.run.spaces import checked_space
-from evomerge.signatures import SIGNATURES, Parameter, Scope, did_you_mean
+from evomerge.run.spaces import checked_space, space_notices
+from evomerge.signatures import SIGNATURES, did_you_mean
 
 _WATCH_SECONDS = 2.0
 
@@ -32,6 +33,8 @@ def validate_command(path: Path, settings: tuple[str, ...], *, as_json: bool) ->
     """Print what a valid space file contains."""
     file = read_space_file(path, overrides(settings))
     space = checked_space(file, path)
+    for notice in space_notices(space, path):
+        print(notice, file=sys.stderr)
     if as_json:
         genes = [gene.name for gene in space.genes]
         print(json.dumps({"schema": "evomerge/validate/v1", "valid": True, "genes": genes}))

@@ -16,8 +16,10 @@ from evomerge.report.summarize import summarize
 from evomerge.run.build import checked_parents, evaluator_spec
 from evomerge.run.config import read_objective
 from evomerge.run.directory import model_root
+from evomerge.weights.expansion import expand
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.recipe_rules import validate_recipe
+from evomerge.weights.rehearsal import notices, value_problems
 from evomerge.weights.resident import ResidentModel
 from evomerge.weights.saved import best_device, load_saved
 
@@ -31,7 +33,13 @@ def merge_command(recipe_file: Path, out: Path) -> None:
     if problems:
         raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
     root = recipe_file.resolve().parent
-    checked_parents(recipe, root)
+    pool = checked_parents(recipe, root)
+    targets = expand(recipe, pool)
+    problems = value_problems(recipe, targets)
+    if problems:
+        raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
+    for line in notices(recipe, pool, targets):
+        print(line, file=sys.stderr)
     export_model(recipe, root, out)
     print(out)
 

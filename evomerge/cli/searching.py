@@ -31,7 +31,7 @@ from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
 from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import open_pool
-from evomerge.run.spaces import checked_space
+from evomerge.run.spaces import checked_space, space_notices
 
 _BUDGET = re.compile(r"^(\d+)\s*(items?)?$")
 _FORCED_STOP = 130
@@ -72,8 +72,9 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     with Ledger.open(run_dir) as ledger:
         if resumed:
             console.print(f"continuing {run_dir}", highlight=False)
-        for notice in built.notices:
-            console.print(f"notice: {notice}", highlight=False, markup=False, soft_wrap=True)
+        said = [f"notice: {notice}" for notice in built.notices]
+        for line in (*space_notices(space, request.space), *said):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         if ledger.meta("winner") is None:
             _drive(request, built, ledger, run_dir, console)
         _hand_over(built, run_dir, console)

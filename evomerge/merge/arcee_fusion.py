@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
-from evomerge.merge.blocks import Walk, difference_, store_, working_dtype
-from evomerge.merge.magnitudes import Series, leading_digits_of, order_statistic
-from evomerge.merge.method import Parents, State, Values
+from evomerge.merge.blockwise.histograms import Histogram
+from evomerge.merge.blockwise.walk import Walk, difference_, store_
+from evomerge.merge.digits import TOP_SHIFT, DigitTable, order_statistic
+from evomerge.merge.kernels import Digits
+from evomerge.merge.method import Parents, State, Statistic, Values
+from evomerge.merge.precision import working_dtype
 from evomerge.merge.task_vector_span import Along
 
 _FLOOR = 1e-8
@@ -27,6 +30,24 @@ class Importance:
 
 
 @final
+class ImportanceStatistic:
+    """Everything that there is to decide: row divergences and the threshold of the scores."""
+
+    name = "importance"
+    large = False
+
+    def compute(self, parents: Parents) -> Mapping[str, Tensor]:
+        """Five passes in torch: float64 exponentials and logarithms, and an exact quantile."""
+        divergence_R = _divergence(parents)
+        threshold = torch.tensor(_threshold(parents, divergence_R), dtype=torch.float64)
+        return {"divergence": divergence_R, "threshold": threshold}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> State:
+        """An `Importance`."""
+        return Importance(tensors["divergence"], float(tensors["threshold"]))
+
+
+@final
 class ArceeFusion:
     """Takes an element over where |d| times its row's divergence exceeds median + 1.5 (q3 - q1).
 
@@ -35,19 +56,9 @@ class ArceeFusion:
     resolves. The method has no paper.
     """
 
-    def prepare(self, parents: Parents) -> State:
-        """Everything that there is to decide."""
-        divergence_R = _divergence(parents)
-        scores = _scores(parents, divergence_R)
-        table = leading_digits_of(scores)
-        count = parents.others[0].numel()
-        if count == 0:
-            return Importance(divergence_R, 0.0)
-        low, middle, high = (
-            order_statistic(scores, table, count - int(share * (count - 1)))
-            for share in (0.25, 0.5, 0.75)
-        )
-        return Importance(divergence_R, middle + _REACH * (high - low))
+    def statistic(self, values: Values) -> Statistic:  # noqa: ARG002 - there are none
+        """`Importance`."""
+        return ImportanceStatistic()
 
     def merge(
         self,
@@ -57,35 +68,47 @@ class ArceeFusion:
         out: Tensor,
     ) -> None:
         """Write the base with what is taken over; see `MergeMethod.merge`."""
-        assert isinstance(state, Importance), "the state comes from this method's prepare"
-        assert parents.base is not None, "a change needs a base"
-        base, target = parents.base.reshape(-1), out.view(-1)
-        (other,) = (tensor.reshape(-1) for tensor in parents.others)
-        scores = _scores(parents, state.divergence).blocks()
-        for block, (base_B, other_B) in Walk(out, rows=2, dtype=working_dtype(parents)):
+        assert isinstance(state, Importance), "the state comes from this method's statistic"
+        base, other = parents.flat
+        target, dtype = out.view(-1), working_dtype(parents.flat)
+        scores = _scores(parents, state.divergence)
+        for block, (base_B, other_B) in Walk(out, rows=2, dtype=dtype):
             taken_B = next(scores) >= state.threshold
             base_B.copy_(base[block])
             store_(target[block], torch.where(taken_B, other_B.copy_(other[block]), base_B))
 
 
-def _scores(parents: Parents, divergence_R: Tensor) -> Series:
-    assert parents.base is not None, "a change needs a base"
-    like, dtype = parents.base, working_dtype(parents)
-    base, other = like.reshape(-1), parents.others[0].reshape(-1)
+def _threshold(parents: Parents, divergence_R: Tensor) -> float:
+    size, dtype = parents.flat[0].numel(), torch.float64
 
-    def blocks() -> Iterator[Tensor]:
-        for block, (base_B, delta_B) in Walk(base, rows=2, dtype=dtype):
-            difference_(delta_B, other[block], base_B.copy_(base[block]))
-            yield delta_B.abs_().double() * divergence_R[Along.LAST.vector_of(block, like)]
+    def count(shift: int, prefix: int | None) -> Digits:
+        histogram = Histogram(dtype, divergence_R.device, shift, prefix, sums=0)
+        for score_B in _scores(parents, divergence_R):
+            histogram.add(score_B, ())
+        return histogram.digits()
 
-    return Series(torch.float64, base.device, blocks)
+    if size == 0:
+        return 0.0
+    shift = TOP_SHIFT[dtype]
+    table = DigitTable.of(count(shift, None), dtype, shift, of_numbers=False)
+    low, middle, high = (
+        order_statistic(table, size - int(share * (size - 1)), count) for share in (0.25, 0.5, 0.75)
+    )
+    return middle + _REACH * (high - low)
+
+
+def _scores(parents: Parents, divergence_R: Tensor) -> Iterator[Tensor]:
+    """Blocks of |d| times the row's divergence, float64."""
+    base, other = parents.flat
+    like = parents.tensors[0]
+    for block, (base_B, delta_B) in Walk(base, rows=2, dtype=working_dtype(parents.flat)):
+        difference_(delta_B, other[block], base_B.copy_(base[block]))
+        yield delta_B.abs_().double() * divergence_R[Along.LAST.vector_of(block, like)]
 
 
 def _divergence(parents: Parents) -> Tensor:
     """Sum P log(P / Q) of each row, with 1e-8 added to the chances P and Q."""
-    assert parents.base is not None, "a change needs a base"
-    like = parents.base
-    base, other = like.reshape(-1), parents.others[0].reshape(-1)
+    like, (base, other) = parents.tensors[0], parents.flat
     total_R = torch.zeros(Along.LAST.count(like.shape), dtype=torch.float64, device=base.device)
     logs = [_log_normaliser(flat, like, total_R) for flat in (other, base)]
     for block, (p_B, q_B) in Walk(base, rows=2, dtype=torch.float64):

@@ -1,4 +1,4 @@
-"""METHODS: the one table from a merge method's name to its arithmetic."""
+"""The one table from a merge method's name to its arithmetic."""
 
 from __future__ import annotations
 
@@ -7,42 +7,45 @@ from types import MappingProxyType
 
 from evomerge.merge.angles import karcher, model_stock, multislerp, nuslerp
 from evomerge.merge.arcee_fusion import ArceeFusion
-from evomerge.merge.combine import SignVote, Sum
-from evomerge.merge.largest_share import LargestShare
+from evomerge.merge.drawing import RandomShare, RankedShare
+from evomerge.merge.kernels import Kernels
 from evomerge.merge.method import MergeMethod
-from evomerge.merge.middle_share import MiddleShare
 from evomerge.merge.nearswap import NearSwap
 from evomerge.merge.ram import Ram, ram, ramplus
-from evomerge.merge.random_share import RandomShare
-from evomerge.merge.ranked_share import RankedShare
 from evomerge.merge.sce import Sce
 from evomerge.merge.span import SpanOfParents, WeightedSum, linear, passthrough, slerp
-from evomerge.merge.sparsify import Everything
-from evomerge.merge.task_vector_span import Along, SpanOfTaskVectors
-from evomerge.merge.task_vectors import TaskVectors
+from evomerge.merge.task_vector_span import SpanOfTaskVectors
+from evomerge.merge.task_vectors import SignElection, TaskVectorSum
+from evomerge.merge.trimming import Everything, LargestShare, MiddleShare
 
-METHODS: Mapping[str, MergeMethod] = MappingProxyType(
-    {
-        "linear": WeightedSum(linear),
-        "passthrough": WeightedSum(passthrough),
-        "slerp": SpanOfParents(slerp),
-        "task_arithmetic": TaskVectors(Everything(), Sum),
-        "ties": TaskVectors(LargestShare(), SignVote),
-        "dare_linear": TaskVectors(RandomShare(), Sum),
-        "dare_ties": TaskVectors(RandomShare(), SignVote),
-        "breadcrumbs": TaskVectors(MiddleShare(), Sum),
-        "breadcrumbs_ties": TaskVectors(MiddleShare(), SignVote),
-        "della_linear": TaskVectors(RankedShare(), Sum),
-        "della": TaskVectors(RankedShare(), SignVote),
-        "model_stock": SpanOfTaskVectors(model_stock, Along.WHOLE, Along.LAST),
-        "nuslerp": SpanOfTaskVectors(nuslerp, Along.WHOLE, Along.LAST, Along.FIRST),
-        "multislerp": SpanOfTaskVectors(multislerp, Along.WHOLE),
-        "karcher": SpanOfParents(karcher),
-        "nearswap": NearSwap(),
-        "sce": Sce(),
-        "ram": Ram(ram, counts=False),
-        "ramplus_tl": Ram(ramplus, counts=True),
-        "arcee_fusion": ArceeFusion(),
-    }
-)
-"""Which row a method is; the keys are those of `evomerge.signatures.SIGNATURES`."""
+
+def merge_methods(kernels: Kernels) -> Mapping[str, MergeMethod]:
+    """Every method, running on `kernels`; the keys are those of `evomerge.signatures.SIGNATURES`.
+
+    Row- and column-wise angles, nearswap, ram, ramplus_tl and arcee_fusion walk in torch whatever
+    the kernels are.
+    """
+    return MappingProxyType(
+        {
+            "linear": WeightedSum(linear, kernels),
+            "passthrough": WeightedSum(passthrough, kernels),
+            "slerp": SpanOfParents(slerp, kernels),
+            "task_arithmetic": TaskVectorSum(Everything(), kernels),
+            "ties": SignElection(LargestShare(kernels), kernels),
+            "dare_linear": TaskVectorSum(RandomShare(kernels), kernels),
+            "dare_ties": SignElection(RandomShare(kernels), kernels),
+            "breadcrumbs": TaskVectorSum(MiddleShare(kernels), kernels),
+            "breadcrumbs_ties": SignElection(MiddleShare(kernels), kernels),
+            "della_linear": TaskVectorSum(RankedShare(kernels), kernels),
+            "della": SignElection(RankedShare(kernels), kernels),
+            "model_stock": SpanOfTaskVectors(model_stock, kernels),
+            "nuslerp": SpanOfTaskVectors(nuslerp, kernels),
+            "multislerp": SpanOfTaskVectors(multislerp, kernels),
+            "karcher": SpanOfParents(karcher, kernels),
+            "nearswap": NearSwap(),
+            "sce": Sce(kernels),
+            "ram": Ram(ram, counts=False),
+            "ramplus_tl": Ram(ramplus, counts=True),
+            "arcee_fusion": ArceeFusion(),
+        }
+    )

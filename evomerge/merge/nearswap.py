@@ -6,8 +6,9 @@ from typing import final
 
 from torch import Tensor
 
-from evomerge.merge.blocks import Walk, difference_, store_, working_dtype
-from evomerge.merge.method import Parents, State, Values
+from evomerge.merge.blockwise.walk import Walk, difference_, store_
+from evomerge.merge.method import NOTHING_TO_LEARN, Parents, State, Statistic, Values
+from evomerge.merge.precision import working_dtype
 
 _TINY_DISTANCE = 1e-6
 
@@ -19,9 +20,9 @@ class NearSwap:
     A distance below 1e-6 counts as 1e-6. The method has no paper.
     """
 
-    def prepare(self, parents: Parents) -> State:  # noqa: ARG002 - nothing depends on them
-        """Nothing to prepare."""
-        return None
+    def statistic(self, values: Values) -> Statistic:  # noqa: ARG002 - whatever they are
+        """Nothing."""
+        return NOTHING_TO_LEARN
 
     def merge(
         self,
@@ -31,10 +32,9 @@ class NearSwap:
         out: Tensor,
     ) -> None:
         """Write the base with the moves; see `MergeMethod.merge`."""
-        assert parents.base is not None, "a distance needs a base"
-        (other,) = (tensor.reshape(-1) for tensor in parents.others)
-        base, target, t = parents.base.reshape(-1), out.view(-1), values.number("t")
-        for block, (base_B, delta_B, share_B) in Walk(out, rows=3, dtype=working_dtype(parents)):
+        base, other = parents.flat
+        target, t, dtype = out.view(-1), values.number("t"), working_dtype(parents.flat)
+        for block, (base_B, delta_B, share_B) in Walk(out, rows=3, dtype=dtype):
             difference_(delta_B, other[block], base_B.copy_(base[block]))
             share_B.copy_(delta_B).abs_().clamp_min_(_TINY_DISTANCE).reciprocal_().mul_(t)
-            store_(target[block], base_B.addcmul_(delta_B, share_B.clamp_(0.0, 1.0)))
+            store_(target[block], base_B.add_(delta_B.mul_(share_B.clamp_(0.0, 1.0))))

@@ -9,8 +9,9 @@ from typing import TypeAlias, final
 import torch
 from torch import Tensor
 
-from evomerge.merge.blocks import Walk, difference_, store_, working_dtype
-from evomerge.merge.method import Parents, State, Values
+from evomerge.merge.blockwise.walk import Walk, difference_, store_
+from evomerge.merge.method import NOTHING_TO_LEARN, Parents, State, Statistic, Values
+from evomerge.merge.precision import working_dtype
 
 _TINY_COUNT = 1e-30
 
@@ -52,9 +53,9 @@ class Ram:
         self._gain = gain
         self._counts = counts
 
-    def prepare(self, parents: Parents) -> State:  # noqa: ARG002 - all depends on epsilon
-        """Nothing to prepare."""
-        return None
+    def statistic(self, values: Values) -> Statistic:  # noqa: ARG002 - whatever they are
+        """Nothing."""
+        return NOTHING_TO_LEARN
 
     def merge(
         self,
@@ -73,9 +74,9 @@ class Ram:
             alone_B = hits_B.eq(1.0)
             share_B = hits_B.clamp_min_(1.0).reciprocal_()
             for delta_B, gain in zip(changes, gains, strict=True):
-                base_B.addcmul_(delta_B, share_B)
+                base_B.add_(delta_B * share_B)
                 if gain != 1.0:
-                    base_B.addcmul_(delta_B, alone_B.to(delta_B.dtype), value=gain - 1.0)
+                    base_B.add_(delta_B.mul_(alone_B).mul_(gain - 1.0))
             store_(target[block], base_B)
 
 
@@ -94,10 +95,8 @@ def _changes(
     parents: Parents, epsilon: float
 ) -> Iterator[tuple[slice, Tensor, Sequence[Tensor], Tensor]]:
     """Blocks of (indices, base, changes, how many parents changed); changes are 0 up to epsilon."""
-    assert parents.base is not None, "changes need a base"
-    base = parents.base.reshape(-1)
-    flats = [tensor.reshape(-1) for tensor in parents.others]
-    dtype = working_dtype(parents)
+    base, *flats = parents.flat
+    dtype = working_dtype(parents.flat)
     # In working precision like the differences that it is compared with.
     bound = torch.tensor(epsilon, dtype=dtype).item()
     for block, (base_B, hits_B, *rows) in Walk(base, rows=2 + len(flats), dtype=dtype):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evomerge.merge.blocks import Walk, difference_, store_, working_dtype
-from evomerge.merge.method import Parents, State, Values
+from evomerge.merge.blockwise.walk import Walk, difference_, store_
+from evomerge.merge.gram import Gram, GramStatistic
+from evomerge.merge.kernels import Deltas, Kernels
+from evomerge.merge.method import Parents, State, Statistic, Values
+from evomerge.merge.precision import working_dtype
+
+Array: TypeAlias = npt.NDArray[np.float64]
 
 
 class Along(Enum):
@@ -37,76 +44,104 @@ class Along(Enum):
 
 
 @dataclass(frozen=True)
-class Grams:
-    """Inner products of the task vectors, for each way to cut tensors into G vectors.
+class SpanRule:
+    """How a method finds the factor of each task vector.
 
-    float64, shape (K, K, G) for K task vectors, on the parents' device.
+    Attributes:
+        along: which vectors it means.
+        factors: from parameters and the inner products of the task vectors (of the parents
+            themselves without a base; float64, shape (K, K, G) for G vectors per tensor) to one
+            factor per vector, float64, shape (K, G).
     """
 
-    by: Mapping[Along, Tensor]
+    along: Callable[[Values], Along]
+    factors: Callable[[Values, Array], Array]
 
 
-@dataclass(frozen=True)
-class Weights:
-    """What a rule decides: the vectors it means, and the factor of each; float64, shape (K, G)."""
+@final
+class PartGramStatistic:
+    """The Gram matrices of the rows or columns of task vectors, in torch."""
 
-    along: Along
-    factors: Tensor
+    large = True
 
+    def __init__(self, along: Along) -> None:
+        """Cut tensors along `along`."""
+        self._along = along
+        self.name = f"gram.{along.value}"
 
-SpanRule: TypeAlias = Callable[[Values, Grams], Weights]
+    def compute(self, parents: Parents) -> Mapping[str, Tensor]:
+        """The matrices, (K, K, G)."""
+        return {"gram": _gram(parents, self._along)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> State:
+        """An array."""
+        return tensors["gram"].numpy()
 
 
 @final
 class SpanOfTaskVectors:
-    """base + sum_i c_i (x_i - base), c_i one number per vector."""
+    """base + sum_i c_i (x_i - base), c_i one number per vector; without a base sum_i c_i x_i."""
 
-    def __init__(self, rule: SpanRule, *along: Along) -> None:
-        """Merge with the weights of `rule`, which may ask for the Gram matrices `along` lists."""
+    def __init__(self, rule: SpanRule, kernels: Kernels) -> None:
+        """Merge with the factors of `rule`."""
         self._rule = rule
-        self._along = along
+        self._kernels = kernels
+        self._whole: Statistic = GramStatistic(kernels)
 
-    def prepare(self, parents: Parents) -> State:
-        """The Gram matrices."""
-        return Grams({along: _gram(parents, along) for along in self._along})
+    def statistic(self, values: Values) -> Statistic:
+        """The Gram matrix, or those of the vectors that the rule means."""
+        along = self._rule.along(values)
+        return self._whole if along is Along.WHOLE else PartGramStatistic(along)
 
     def merge(self, parents: Parents, state: State, values: Values, out: Tensor) -> None:
         """Write the weighted sum; see `MergeMethod.merge`."""
-        assert isinstance(state, Grams), "the state comes from this method's prepare"
-        assert parents.base is not None, "task vectors need a base"
-        weights = self._rule(values, state)
-        dtype = working_dtype(parents)
-        factors_KG = weights.factors.to(dtype)
-        base, target = parents.base.reshape(-1), out.view(-1)
-        flats = [tensor.reshape(-1) for tensor in parents.others]
-        for block, (base_B, total_B, delta_B) in Walk(out, rows=3, dtype=dtype):
-            total_B.copy_(base_B.copy_(base[block]))
-            factors_KB = factors_KG
-            if weights.along is not Along.WHOLE:
-                factors_KB = factors_KG[:, weights.along.vector_of(block, out)]
-            for flat, factor_B in zip(flats, factors_KB, strict=True):
-                total_B.addcmul_(difference_(delta_B, flat[block], base_B), factor_B)
-            store_(target[block], total_B)
+        if not isinstance(state, Gram):
+            assert isinstance(state, np.ndarray), "the state comes from this method's statistic"
+            along = self._rule.along(values)
+            _merge_vectors(parents, along, self._rule.factors(values, state), out)
+            return
+        gram_KK = state.of_parents if parents.base is None else state.of_task_vectors
+        factors = self._rule.factors(values, gram_KK[:, :, None])[:, 0].tolist()
+        if parents.base is None:
+            self._kernels.weighted_sum(parents.flat, factors, 1.0, out.view(-1))
+        else:
+            deltas = Deltas(parents.flat[0], parents.flat[1:])
+            self._kernels.add_sum(deltas, factors, 1.0, out.view(-1))
+
+
+def _merge_vectors(parents: Parents, along: Along, factors_KG: Array, out: Tensor) -> None:
+    dtype = working_dtype(parents.flat)
+    weight_KG = torch.from_numpy(np.ascontiguousarray(factors_KG)).to(out.device, dtype)
+    target = out.view(-1)
+    for block, (total_B, *deltas) in _differences(parents, dtype):
+        factors_KB = weight_KG[:, along.vector_of(block, out)]
+        for delta_B, factor_B in zip(deltas, factors_KB, strict=True):
+            total_B.add_(delta_B.mul_(factor_B))
+        store_(target[block], total_B)
 
 
 def _gram(parents: Parents, along: Along) -> Tensor:
-    base, flats = parents.base, [tensor.reshape(-1) for tensor in parents.others]
-    assert base is not None, "task vectors need a base"
-    size, dtype = len(flats), working_dtype(parents)
-    shape = (size, size, along.count(base.shape))
-    gram_KKG = torch.zeros(shape, dtype=torch.float64, device=base.device)
-    anchor = base.reshape(-1)
-    for block, (base_B, row_B) in Walk(base, rows=2, dtype=dtype):
-        base_B.copy_(anchor[block])
-        deltas = [
-            difference_(row_B, flat[block], base_B).to(torch.float64, copy=True) for flat in flats
-        ]
-        vector_B = None if along is Along.WHOLE else along.vector_of(block, base)
+    like, size = parents.tensors[0], len(parents.others)
+    shape = (size, size, along.count(like.shape))
+    gram_KKG = torch.zeros(shape, dtype=torch.float64, device=like.device)
+    for block, (_, *rows) in _differences(parents, working_dtype(parents.flat)):
+        deltas = [row_B.double() for row_B in rows]
+        vector_B = along.vector_of(block, like)
         for i, left_B in enumerate(deltas):
             for j, right_B in enumerate(deltas[: i + 1]):
-                if vector_B is None:
-                    gram_KKG[i, j] += torch.dot(left_B, right_B)
-                else:
-                    gram_KKG[i, j].index_add_(0, vector_B, left_B * right_B)
+                gram_KKG[i, j].index_add_(0, vector_B, left_B * right_B)
                 gram_KKG[j, i] = gram_KKG[i, j]
-    return gram_KKG
+    return gram_KKG.cpu()
+
+
+def _differences(parents: Parents, dtype: torch.dtype) -> Iterator[tuple[slice, Sequence[Tensor]]]:
+    """Blocks of (flat indices, base or 0 followed by every task vector or parent)."""
+    others = parents.flat[-len(parents.others) :]
+    for block, (base_B, *rows) in Walk(others[0], rows=1 + len(others), dtype=dtype):
+        if parents.base is None:
+            base_B.zero_()
+        else:
+            base_B.copy_(parents.flat[0][block])
+        for row_B, other in zip(rows, others, strict=True):
+            difference_(row_B, other[block], base_B)
+        yield block, (base_B, *rows)

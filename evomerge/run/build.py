@@ -37,6 +37,8 @@ SMALL_HOLDOUT = 250
 _LIBRARY_BYTES = 1 << 30
 _MEMORY_SHARE = 0.8
 _MOST_WORKERS = 8
+_MERGES = 200
+"""Candidates to expect of a search that only its items or its time limit."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def build_run(
     )
     plan = _plan(file, space, catalog, splits, population)
     _check_budget(plan, path)
-    worker = WorkerSpec(models, str(root), start, evaluator, file.threads)
+    merges = (plan.budget.candidates or _MERGES) // count
+    worker = WorkerSpec(models, str(root), start, evaluator, file.threads, merges)
     resolved = _resolved(file, path, plan, catalog, parents, population)
     notices = (*_vocabulary_notices(start, parents), *_notices(splits, catalog))
     return BuiltRun(plan, worker, count, resolved, notices)
@@ -114,8 +117,7 @@ def _plan(
 def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
     """The models of a recipe, compatible and without NaN; with its vocabulary, if it names one."""
     parents = ParentPool.open(recipe.referenced_models(), root)
-    parents.check(recipe.tokenizer)
-    parents.alignment(recipe)
+    parents.check_recipe(recipe)
     parents.check_finite(parents.models)
     return parents
 
@@ -193,7 +195,11 @@ def _vocabulary_notices(start: Recipe, parents: ParentPool) -> tuple[str, ...]:
     alignment = parents.alignment(start)
     if alignment is None:
         return ()
-    models = [m for m in parents.models if not alignment.keeps(m, parents.vocabulary_rows(m))]
+    models = [
+        model
+        for model in parents.models
+        if not alignment.keeps(model, parents.parent(model).embedding_rows or 0)
+    ]
     if not models:
         return ()
     return (

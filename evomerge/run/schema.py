@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from evomerge.parameter import Parameter
 from evomerge.recipe import DTYPES
 from evomerge.run.config import SpaceFile
-from evomerge.signatures import SIGNATURES, Parameter
+from evomerge.signatures import SIGNATURES
 
 
 def space_file_schema() -> dict[str, Any]:
@@ -23,22 +24,23 @@ def space_file_schema() -> dict[str, Any]:
 
 def _space_definitions() -> dict[str, Any]:
     text = {"type": "string"}
-    model = _object({"model": text, "parameters": _ref("parameters")}, required=["model"])
+    named = _ref("reference")
+    model = _object({"model": named, "parameters": _ref("parameters")}, required=["model"])
     source = _object(
         {
-            "model": text,
+            "model": named,
             "layer_range": _list({"type": "integer"}),
             "parameters": _ref("parameters"),
         },
         required=["model"],
     )
     part = _object(
-        {"sources": _list(source), "parameters": _ref("parameters"), "base_model": text},
+        {"sources": _list(source), "parameters": _ref("parameters"), "base_model": named},
         required=["sources"],
     )
     space = {
         "merge_method": {"anyOf": [{"enum": sorted(SIGNATURES)}, _ref("gene")]},
-        "base_model": text,
+        "base_model": named,
         "models": _list(model),
         "slices": _list(part),
         "layer_groups": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "array"}]},
@@ -52,16 +54,24 @@ def _space_definitions() -> dict[str, Any]:
     }
     return {
         "space": _object(space, required=["merge_method"]),
+        "reference": _reference(),
         "parameters": _object(_parameters(), required=[]),
         "setting": _setting(),
         "gene": _gene(),
     }
 
 
+def _reference() -> dict[str, Any]:
+    text = {"type": "string"}
+    half = {"anyOf": [text, _object({"path": text, "revision": text}, required=["path"])]}
+    mapping = _object({"model": half, "lora": half}, required=["model"])
+    return {"anyOf": [text, mapping], "description": "path[@revision][+adapter[@revision]]"}
+
+
 def _tokenizer() -> dict[str, Any]:
     text = {"type": "string"}
     row = _object(
-        {"kind": {"const": "model_token"}, "model": text, "token": text}
+        {"kind": {"const": "model_token"}, "model": _ref("reference"), "token": text}
         | {"token_id": {"type": "integer", "minimum": 0}},
         required=["kind", "model"],
     )

@@ -34,6 +34,7 @@ class WorkerSpec:
         donor: a recipe of the search space; all others give tensors of the same shapes.
         evaluator: what to score, and how.
         threads: CPU threads; part of the numerics, since sums are split by thread.
+        merges: about how many candidates a worker will build.
     """
 
     models: tuple[str, ...]
@@ -41,6 +42,7 @@ class WorkerSpec:
     donor: Recipe
     evaluator: EvaluatorSpec
     threads: int
+    merges: int
 
     def __call__(self) -> Worker:
         """Open the parents, build the resident model, and load the tasks and their prompts.
@@ -50,7 +52,9 @@ class WorkerSpec:
         """
         torch.set_num_threads(self.threads)
         device = best_device()
-        materializer = Materializer(ParentPool.open(self.models, Path(self.root)))
+        materializer = Materializer(
+            ParentPool.open(self.models, Path(self.root)), merges=self.merges
+        )
         resident = ResidentModel(materializer, self.donor, device=device)
         evaluator = LmHarness(resident.model, resident.tokenizer, self.evaluator, device)
         return Worker(resident, evaluator)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 from safetensors import safe_open
 
 from evomerge.errors import InvalidInput
+from evomerge.weights.fingerprint import fingerprint
 from evomerge.weights.headers import MAX_TENSORS, TensorInfo, read_header
 from evomerge.weights.json_files import read_json
 
@@ -37,6 +38,29 @@ class TensorStore(Protocol):
         ...
 
 
+class StoredModel(TensorStore, Protocol):
+    """A model on disk: its tensors and what else a merge needs to know about it."""
+
+    @property
+    def directory(self) -> Path:
+        """The folder of config, tokenizer and generation settings."""
+        ...
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The parsed config.json."""
+        ...
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know before the model is merged, one line each."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A digest of all files that decide what the model computes; 16 hex digits."""
+        ...
+
+
 @final
 class Checkpoint:
     """The weights and the config of one model directory.
@@ -51,6 +75,7 @@ class Checkpoint:
         """Use `open`; `stored` says which tensor is in which safetensors file."""
         self.directory = directory
         self.config = config
+        self.notices: tuple[str, ...] = ()
         kept = [(info, path) for info, path in stored if not _is_recomputed(info)]
         self._infos = {info.name: info for info, _ in kept}
         self._files = {info.name: path for info, path in kept}
@@ -66,6 +91,7 @@ class Checkpoint:
         """
         if not path.is_dir():
             raise InvalidInput(f"{path}: expected a model directory, got none: correct the path")
+        _refuse_adapter(path)
         problems: list[str] = []
         config: dict[str, Any] = {}
         stored: list[_Stored] = []
@@ -85,6 +111,10 @@ class Checkpoint:
         """Every weight's name, type and shape, in file order."""
         return MappingProxyType(self._infos)
 
+    def fingerprint(self) -> str:
+        """A digest of config.json and of samples of the weights; 16 hex digits."""
+        return fingerprint(self.directory)
+
     def get(self, name: str) -> Tensor:
         """The tensor called `name`, a view into the mapped file on the CPU: borrowed, read only.
 
@@ -98,6 +128,23 @@ class Checkpoint:
             self._handles[path] = safe_open(path, framework="pt", device="cpu")
         tensor: Tensor = self._handles[path].get_tensor(name)
         return tensor
+
+
+def _refuse_adapter(directory: Path) -> None:
+    """An adapter's folder has no weights to merge by itself; its config may name its base."""
+    if any((directory / name).exists() for name in (SINGLE_FILE, INDEX_FILE)):
+        return
+    config = directory / "adapter_config.json"
+    if not config.exists() and not any(directory.glob("adapter_model.*")):
+        return
+    base = None
+    if config.exists():
+        base = read_json(config).get("base_model_name_or_path")
+    name = base if isinstance(base, str) and base else "BASE"
+    raise InvalidInput(
+        f"{directory}: expected a full model, got an adapter: write '{name}+{directory}', the base "
+        "that it was trained on and the adapter"
+    )
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -127,11 +174,6 @@ def _no_weights(directory: Path) -> str:
         return (
             f"{directory}: expected safetensors weights, got {pickles[0]}, a pickle file that can "
             "run code when it is read: convert it to safetensors where you trust it"
-        )
-    if (directory / "adapter_model.safetensors").exists():
-        return (
-            f"{directory}: expected a full model, got an adapter: "
-            "merge the adapter into its base model and save that"
         )
     return (
         f"{directory}: expected {SINGLE_FILE} or {INDEX_FILE}, got neither: "
@@ -196,4 +238,4 @@ def _is_recomputed(info: TensorInfo) -> bool:
 
 
 if TYPE_CHECKING:
-    _: type[TensorStore] = Checkpoint
+    _: type[StoredModel] = Checkpoint

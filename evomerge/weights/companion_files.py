@@ -32,21 +32,25 @@ _VOCABULARIES = (
 _TEMPLATES = (TEMPLATE_FILE, "chat_template.json")
 _TEMPLATE_FOLDER = "additional_chat_templates"
 _GENERATION = "generation_config.json"
+_PROCESSORS = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
 
 
 def copy_companions(recipe: Recipe, pool: ParentPool, out: Path) -> None:
-    """Put tokenizer, chat templates and generation settings into the directory `out`.
+    """Put tokenizer, chat templates, generation and processor settings into the directory `out`.
 
     Raises:
         InvalidInput, PreflightFailed: a tokenizer file is damaged, missing, or lacks tokens that
             the recipe names.
     """
     write_tokenizer(recipe, pool, out)
+    _copy(pool.directory(recipe.donor), out, (_GENERATION, *_PROCESSORS))
     settings = generation_settings(recipe, pool)
     if settings is not None:
         _write_json(out / _GENERATION, settings)
-    else:
-        _copy(pool.directory(recipe.donor), out, (_GENERATION,))
 
 
 def write_tokenizer(recipe: Recipe, pool: ParentPool, out: Path) -> None:

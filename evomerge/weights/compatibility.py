@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from evomerge.weights import model_config
-from evomerge.weights.checkpoint import Checkpoint
+from evomerge.weights.checkpoint import StoredModel
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.json_files import read_json
 from evomerge.weights.layout import (
     Layout,
+    Section,
     has_vocabulary_axis,
     is_head,
+    is_token_embedding,
     layer_count,
-    place_of,
 )
+from evomerge.weights.towers import Tower, Towers
 from evomerge.weights.vocabulary_file import TOKENIZER_FILE, tokens_of
 
 _SHOWN = 5
+_SECOND_BIAS = ".decoder.bias"
 
 
 @dataclass(frozen=True)
@@ -30,30 +33,60 @@ class Parent:
     """One opened model and the places of its tensors; `name` is what recipes call it."""
 
     name: str
-    checkpoint: Checkpoint
+    checkpoint: StoredModel
     layout: Layout
+
+    @cached_property
+    def towers(self) -> Towers:
+        """The model's modules."""
+        multimodal = model_config.is_multimodal(self.checkpoint.config)
+        return Towers.of(self.checkpoint.infos(), multimodal=multimodal)
 
     @property
     def layer_count(self) -> int | None:
         """The number of layers that the config promises, else that the longest stack has."""
-        stacks = self.layout.stacks.values()
+        stacks = self.towers.main.layout.stacks.values()
         return layer_count(self.checkpoint.config) or max(stacks, default=None)
 
-    def stored_name(self, tensor: str) -> str | None:
-        """The stored tensor that plays the part of `tensor`; None when there is none.
+    @property
+    def embedding_rows(self) -> int | None:
+        """The number of rows of the token embedding; None when there is none that we know."""
+        name = self.towers.main.token_embedding
+        return None if name is None else self.checkpoint.infos()[name].shape[0]
 
-        A model that ties its embeddings and stores no head answers with its embedding for a head.
+    def main_stack(self, tower: Tower) -> str | None:
+        """The stack of layers that slices are about: the only one, or the one of promised size.
+
+        None for encoder-decoders: a slice would have to say which of the two it means.
         """
-        if tensor in self.checkpoint.infos():
-            return tensor
-        if is_head(tensor) and self.layout.head is None and self.is_tied:
-            return self.layout.token_embedding
+        stacks = tower.layout.stacks
+        promised = model_config.promised_layers(self.checkpoint.config)
+        fitting = [name for name, count in stacks.items() if promised and count in promised[0]]
+        found = list(stacks) if len(stacks) == 1 else fitting if len(promised) == 1 else []
+        return found[0] if len(found) == 1 else None
+
+    def find(self, tower: Tower, local: str) -> str | None:
+        """The stored tensor that plays the part of `local` in `tower`; None when there is none.
+
+        A tied model's embedding stands in for a head and for further copies of it, a bias for the
+        second name it may have in a head.
+        """
+        if local in tower.stored:
+            return tower.stored[local]
+        if is_head(local) and tower.head is None and self.is_tied:
+            return tower.token_embedding
+        if is_token_embedding(local) and model_config.ties_embeddings(self.checkpoint.config):
+            return tower.token_embedding
+        if local.endswith(_SECOND_BIAS):
+            return tower.stored.get(f"{local.removesuffix(_SECOND_BIAS)}.bias")
         return None
 
     @property
     def is_tied(self) -> bool:
         """Whether the embedding serves as head."""
-        return self.layout.head is None and model_config.ties_embeddings(self.checkpoint.config)
+        config = self.checkpoint.config
+        tied = model_config.has_head(config) and model_config.ties_embeddings(config)
+        return tied and self.layout.head is None
 
 
 def incompatibilities(parent: Parent, donor: Parent) -> list[str]:
@@ -69,19 +102,27 @@ def own_problems(parent: Parent) -> list[str]:
     method = model_config.quantization(config)
     if method is not None:
         lines.append(f"{subject}: quantised weights ({method}): use the full-precision model")
-    promised = layer_count(config)
-    if promised is not None and promised not in stacks.values():
-        stored = ", ".join(f"{count} in {stack}" for stack, count in stacks.items()) or "none"
-        lines.append(
-            f"{subject}: config.json promises {promised} layers, the weights have {stored}: "
-            "download the model again"
-        )
-    if parent.layout.head is None and not parent.is_tied:
+    for counts in model_config.promised_layers(config):
+        if set(counts).isdisjoint(stacks.values()):
+            stored = ", ".join(f"{count} in {stack}" for stack, count in stacks.items()) or "none"
+            lines.append(
+                f"{subject}: config.json promises {counts[0]} layers, the weights have {stored}: "
+                "download the model again"
+            )
+    if model_config.is_causal(config) and not parent.is_tied and not _scores_tokens(parent):
         lines.append(
             f"{subject}: no lm_head.weight and a config that does not tie embeddings: "
-            "use a causal language model"
+            "download the model again"
         )
     return lines
+
+
+def _scores_tokens(parent: Parent) -> bool:
+    """Whether a head is stored, be it under a name that we do not know."""
+    rows = model_config.vocabulary_size(parent.checkpoint.config)
+    later = (parent.checkpoint.infos()[n] for n in parent.layout.unnumbered(Section.POST))
+    known = parent.layout.head is not None
+    return known or any(len(info.shape) == 2 and info.shape[0] == rows for info in later)
 
 
 def capped(lines: list[str], subject: str) -> list[str]:
@@ -108,8 +149,11 @@ def vocabulary_digest(directory: Path) -> str | None:
 
 def _config_problems(parent: Parent, donor: Parent) -> list[str]:
     mine, other = parent.checkpoint.config, donor.checkpoint.config
+    # A text model is compared with the language tower of a multimodal one, whatever their classes.
+    alike = parent.towers.is_multimodal == donor.towers.is_multimodal
+    names = [model_config.architecture(config) if alike else None for config in (mine, other)]
     facts: tuple[tuple[str, object, object], ...] = (
-        ("architecture", model_config.architecture(mine), model_config.architecture(other)),
+        ("architecture", names[0], names[1]),
         ("hidden size", model_config.hidden_size(mine), model_config.hidden_size(other)),
         ("layer count", parent.layer_count, donor.layer_count),
     )
@@ -121,7 +165,7 @@ def vocabulary_problems(parent: Parent, donor: Parent) -> list[str]:
     """How the vocabulary of `parent` differs from that of `donor`, in at most one line."""
     mine, other = parent.checkpoint, donor.checkpoint
     sizes = [model_config.vocabulary_size(c.config) for c in (mine, other)]
-    rows = [_embedding_rows(p) for p in (parent, donor)]
+    rows = [p.embedding_rows for p in (parent, donor)]
     facts: tuple[tuple[str, object, object], ...] = (
         ("vocabulary size", sizes[0], sizes[1]),
         ("embedding rows", rows[0], rows[1]),
@@ -142,11 +186,6 @@ def vocabulary_problems(parent: Parent, donor: Parent) -> list[str]:
     ]
 
 
-def _embedding_rows(parent: Parent) -> int | None:
-    name = parent.layout.token_embedding
-    return None if name is None else parent.checkpoint.infos()[name].shape[0]
-
-
 def _differs(parent: Parent, donor: Parent, what: str, mine: object, other: object) -> str | None:
     if mine is None or other is None or mine == other:
         return None
@@ -160,20 +199,25 @@ def _tensor_problems(parent: Parent, donor: Parent) -> list[str]:
     """Tensors that only one model has or that differ; layers beyond the shorter are not listed."""
     depth = min(parent.layer_count or 0, donor.layer_count or 0)
     subject = f"model '{parent.name}'"
-    mine, other = parent.checkpoint.infos(), donor.checkpoint.infos()
+    mine, other = parent.towers.main, donor.towers.main
     missing = [
-        f"{subject}: tensor '{name}' is missing, '{donor.name}' has it: replace the model"
-        for name in _within(other, depth)
-        if parent.stored_name(name) is None
+        f"{subject}: tensor '{mine.full_name(local, other)}' is missing, '{donor.name}' has it: "
+        "replace the model"
+        for local in _within(donor, depth)
+        if parent.find(mine, local) is None
     ]
     extra = [
-        f"{subject}: tensor '{name}' has no counterpart in '{donor.name}': replace the model"
-        for name in _within(mine, depth)
-        if donor.stored_name(name) is None
+        f"{subject}: tensor '{mine.stored[local]}' has no counterpart in '{donor.name}': "
+        "replace the model"
+        for local in _within(parent, depth)
+        if donor.find(other, local) is None
     ]
-    shared = [name for name in _within(other, depth) if name in mine]
-    unequal = [_unequal(parent, donor, name) for name in shared]
-    shapes = [line for line in (_shape_problem(mine[n], other[n], subject) for n in shared) if line]
+    shared = [local for local in other.stored if local in mine.stored]
+    if not shared:
+        return []  # models of different kinds: their architectures say it all
+    pairs = [(_info(parent, local), _info(donor, local)) for local in shared]
+    unequal = [_unequal(parent, donor, *pair) for pair in pairs]
+    shapes = [line for line in (_shape_problem(*pair, subject) for pair in pairs) if line]
     return [
         line
         for kind in (missing, extra, shapes, [line for line in unequal if line])
@@ -181,9 +225,18 @@ def _tensor_problems(parent: Parent, donor: Parent) -> list[str]:
     ]
 
 
-def _within(names: Iterable[str], depth: int) -> list[str]:
-    """The names outside the layers and in the first `depth` of them."""
-    return [name for name in names if (place_of(name).layer or 0) < max(depth, 1)]
+def _info(parent: Parent, local: str) -> TensorInfo:
+    return parent.checkpoint.infos()[parent.towers.main.stored[local]]
+
+
+def _within(parent: Parent, depth: int) -> list[str]:
+    """The weights outside the layers and in the first `depth` of them, by local name.
+
+    Buffers of integers are left out: some files of a model family have them, others not.
+    """
+    tower = parent.towers.main
+    inside = [n for n, place in tower.layout.places.items() if (place.layer or 0) < max(depth, 1)]
+    return [local for local in inside if _info(parent, local).is_mergeable]
 
 
 def _shape_problem(mine: TensorInfo, other: TensorInfo, subject: str) -> str | None:
@@ -197,17 +250,16 @@ def _shape_problem(mine: TensorInfo, other: TensorInfo, subject: str) -> str | N
     )
 
 
-def _unequal(parent: Parent, donor: Parent, name: str) -> str | None:
+def _unequal(parent: Parent, donor: Parent, mine: TensorInfo, other: TensorInfo) -> str | None:
     """Tensors that cannot be averaged must be the same in all parents: they are copied."""
-    mine, other = parent.checkpoint.infos()[name], donor.checkpoint.infos()[name]
     if mine.is_mergeable and other.is_mergeable:
         return None
     if mine.shape != other.shape:
         return None
-    same_type = mine.dtype == other.dtype
-    if same_type and parent.checkpoint.get(name).equal(donor.checkpoint.get(name)):
+    stores = parent.checkpoint, donor.checkpoint
+    if mine.dtype == other.dtype and stores[0].get(mine.name).equal(stores[1].get(other.name)):
         return None
     return (
-        f"model '{parent.name}': tensor '{name}' of type {mine.dtype} differs from that of "
+        f"model '{parent.name}': tensor '{mine.name}' of type {mine.dtype} differs from that of "
         f"'{donor.name}' ({other.dtype}) and cannot be averaged: use full-precision models"
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import final
 
 from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe
 from evomerge.weights.compatibility import capped
 from evomerge.weights.headers import TensorInfo
-from evomerge.weights.layout import Section, has_vocabulary_axis, is_head
+from evomerge.weights.layout import Section, has_vocabulary_axis, is_early
 from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.towers import Tower
 from evomerge.weights.vocabulary import Alignment
 
 
@@ -42,33 +45,58 @@ class Target:
 
     Attributes:
         name: its name in the output.
-        part: the index of the part of the recipe that it belongs to.
+        part: the index of the part of the recipe that it belongs to; None for a copy: a tensor of
+            a module that the recipe leaves to the donor, or a buffer that some sources lack.
         depth: its place in the part for gradients: layer j of n at j/(n-1), 1 in a part of one
             layer, 0 outside the layers.
-        inputs: one per source of the part, in order.
+        inputs: one per source of the part, in order; of a copy, the models that have it.
     """
 
     name: str
-    part: int
+    part: int | None
     depth: float
     inputs: tuple[Input, ...]
 
 
 def expand(recipe: Recipe, pool: ParentPool) -> tuple[Target, ...]:
-    """The output tensors in order: embeddings, layers, norm and head.
+    """The output tensors in order: embeddings, layers, norm and head, then the donor's copies.
 
     Embeddings come from the first part, norm and head from the last. When no source stores a head
-    there is none in the output; when at least one does, tied sources give their embedding.
+    there is none in the output; when at least one does, tied sources give their embedding. Names
+    are the donor's. Without `modules:` the recipe is about the donor's main tower.
 
     Raises:
-        PreflightFailed: a layer range beyond a model's layers, a tensor that a source lacks,
-            tensors of different shapes, integers mixed with floats.
+        PreflightFailed: a module that a model lacks, a layer range beyond a model's layers, a
+            tensor that a source lacks, tensors of different shapes, integers mixed with floats.
     """
     expansion = _Expansion(recipe, pool)
-    targets = (*expansion.pre(), *expansion.layers(), *expansion.post())
+    targets = expansion.targets()
     if expansion.problems:
         raise PreflightFailed(capped(expansion.problems, "recipe"))
     return targets
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One part, the donor's module that it is about, and that module in every source.
+
+    `stacks` names the sliced stack of layers in every source; it is empty for a list of models.
+    """
+
+    index: int
+    part: Part
+    donor: Tower
+    towers: Mapping[str, Tower]
+    stacks: Mapping[str, str]
+
+    def sections(self, model: str) -> Iterator[tuple[str, Section]]:
+        """Every local name of a source; layers beside the sliced stack are none."""
+        stack = self.stacks.get(model)
+        for local, place in self.towers[model].layout.places.items():
+            if stack is None or place.stack == stack or place.section is not Section.LAYER:
+                yield local, place.section
+            else:
+                yield local, Section.PRE if is_early(local) else Section.POST
 
 
 @final
@@ -77,103 +105,193 @@ class _Expansion:
 
     def __init__(self, recipe: Recipe, pool: ParentPool) -> None:
         self.parts = parts_of(recipe)
+        self.donor = pool.parent(recipe.donor)
         self.pool = pool
         self.alignment = pool.alignment(recipe)
         self.problems: list[str] = []
 
-    def pre(self) -> list[Target]:
-        return self._unnumbered(0, Section.PRE)
-
-    def post(self) -> list[Target]:
-        return self._unnumbered(len(self.parts) - 1, Section.POST)
-
-    def layers(self) -> list[Target]:
-        """Numbered tensors: for a recipe of slices the numbers count up over all parts."""
-        if not self.parts[0].where:
-            return self._all_stacks(self.parts[0])
+    def targets(self) -> tuple[Target, ...]:
+        """Everything: the modules of the recipe, then what it leaves to the donor."""
+        stored = self.pool.infos(self.donor.name)
+        owner: dict[str, str | None] = {}
         targets: list[Target] = []
+        for module, numbered in groupby(enumerate(self.parts), lambda pair: pair[1].module):
+            scenes = [self._scene(index, part) for index, part in numbered]
+            ready = [scene for scene in scenes if scene is not None]
+            if not ready or len(ready) < len(scenes):
+                continue
+            targets += self._module(ready)
+            self._check_length(ready)
+            for name in ready[0].donor.stored.values():
+                first = owner.setdefault(name, module)
+                if first != module:
+                    self._note(f"modules: '{first}' and '{module}' overlap: name one of them")
+        made = {target.name for target in targets} | owner.keys()
+        return (*targets, *(self._copy(name) for name in stored if name not in made))
+
+    def _note(self, line: str) -> None:
+        if line not in self.problems:
+            self.problems.append(line)
+
+    def _check_length(self, scenes: list[_Scene]) -> None:
+        """Only the main tower may change its depth: the config says where its layer count is."""
+        scene, length = scenes[0], sum(scene.part.length for scene in scenes)
+        if not scene.part.is_slice or scene.donor is self.donor.towers.main:
+            return
+        depth = scene.donor.layout.stacks[scene.stacks[self.donor.name]]
+        if length != depth:
+            self._note(
+                f"modules.{scene.part.module}: slices of {length} layers in total, but "
+                f"'{self.donor.name}' has {depth}: only a language model's depth can change"
+            )
+
+    def _scene(self, index: int, part: Part) -> _Scene | None:
+        towers: dict[str, Tower] = {}
+        stacks: dict[str, str] = {}
+        models = dict.fromkeys((self.donor.name, *(source.model for source in part.sources)))
+        for parent in map(self.pool.parent, models):
+            tower = parent.towers.tower(part.module)
+            if tower is None:
+                self._note(
+                    f"modules: model '{parent.name}' has no module '{part.module}': use "
+                    f"{' or '.join(parent.towers.module_names)}, or the beginning of tensor names"
+                )
+                continue
+            towers[parent.name] = tower
+            stack = parent.main_stack(tower)
+            if part.is_slice and stack is None:
+                names = ", ".join(tower.layout.stacks) or "none"
+                self._note(
+                    f"{part.where}: model '{parent.name}' has {len(tower.layout.stacks)} stacks of "
+                    f"layers ({names}), expected one: list models instead of slices or use modules"
+                )
+            elif part.is_slice and stack is not None:
+                stacks[parent.name] = stack
+        if len(towers) < len(models) or (part.is_slice and len(stacks) < len(models)):
+            return None
+        return _Scene(index, part, towers[self.donor.name], towers, stacks)
+
+    def _module(self, scenes: list[_Scene]) -> list[Target]:
+        """The tensors before the layers, of the layers, and after them."""
         first = 0
-        for index in range(len(self.parts)):
-            targets += self._slice(index, first)
-            first += _length(self.parts[index])
-        return targets
+        layers: list[Target | None] = []
+        for scene in scenes:
+            layers += self._slice(scene, first) if scene.part.is_slice else self._stacks(scene)
+            first += scene.part.length
+        before = self._unnumbered(scenes[0], Section.PRE)
+        after = self._unnumbered(scenes[-1], Section.POST)
+        return [target for target in (*before, *layers, *after) if target is not None]
 
-    def _unnumbered(self, index: int, section: Section) -> list[Target]:
-        models = [source.model for source in self.parts[index].sources]
-        names = {name for model in models for name in self.pool.layout(model).unnumbered(section)}
-        found = [self._target(n, index, 0.0, dict.fromkeys(models, n)) for n in sorted(names)]
-        return [target for target in found if target is not None]
+    def _unnumbered(self, scene: _Scene, section: Section) -> list[Target | None]:
+        found = {
+            local
+            for source in scene.part.sources
+            for local, own in scene.sections(source.model)
+            if own is section
+        }
+        return [self._target(local, scene, 0.0, {}) for local in sorted(found)]
 
-    def _all_stacks(self, part: Part) -> list[Target]:
-        models = [source.model for source in part.sources]
-        layouts = [self.pool.layout(model) for model in models]
+    def _stacks(self, scene: _Scene) -> list[Target | None]:
+        """All layers of a list of models, stack after stack."""
+        layouts = [scene.towers[source.model].layout for source in scene.part.sources]
         targets: list[Target | None] = []
         for stack in dict.fromkeys(stack for layout in layouts for stack in layout.stacks):
             count = max(layout.stacks.get(stack, 0) for layout in layouts)
             for layer in range(count):
                 place = (stack, layer)
                 rests = {rest for layout in layouts for rest in layout.layers.get(place, ())}
-                names = sorted(f"{stack}.{layer}.{rest}" for rest in rests)
-                depth = _depth(layer, count)
-                targets += [self._target(n, 0, depth, dict.fromkeys(models, n)) for n in names]
-        return [target for target in targets if target is not None]
+                targets += [
+                    self._target(f"{stack}.{layer}.{rest}", scene, _depth(layer, count), {})
+                    for rest in sorted(rests)
+                ]
+        return targets
 
-    def _slice(self, index: int, first: int) -> list[Target]:
-        part, count = self.parts[index], _length(self.parts[index])
-        out_stack = self._stack(self.parts[0].sources[0].model)
-        starts: dict[str, tuple[str, int]] = {}
-        for source in part.sources:
-            stack, (start, end) = self._stack(source.model), source.layer_range or (0, 0)
-            depth = 0 if stack is None else self.pool.layout(source.model).stacks[stack]
-            if stack is not None and end > depth:
-                self.problems.append(
-                    f"{part.where}: layer_range [{start}, {end}] of '{source.model}', which has "
-                    f"{depth} layers: end the range at {depth} or before"
-                )
-            elif stack is not None:
-                starts[source.model] = (stack, start)
-        if out_stack is None or len(starts) < len(part.sources):
+    def _slice(self, scene: _Scene, first: int) -> list[Target | None]:
+        """The layers of one slice, numbered from `first`."""
+        starts = self._starts(scene)
+        if len(starts) < len(scene.part.sources):
             return []
         targets: list[Target | None] = []
-        for j in range(count):
+        for j in range(scene.part.length):
             rests = {
                 rest
-                for model, (stack, start) in starts.items()
-                for rest in self.pool.layout(model).layers.get((stack, start + j), ())
+                for model, start in starts.items()
+                for rest in scene.towers[model].layout.layers.get(
+                    (scene.stacks[model], start + j), ()
+                )
             }
             for rest in sorted(rests):
-                inputs = {m: f"{stack}.{start + j}.{rest}" for m, (stack, start) in starts.items()}
-                name = f"{out_stack}.{first + j}.{rest}"
-                targets.append(self._target(name, index, _depth(j, count), inputs))
-        return [target for target in targets if target is not None]
+                locals_ = {m: f"{scene.stacks[m]}.{s + j}.{rest}" for m, s in starts.items()}
+                name = f"{scene.stacks[self.donor.name]}.{first + j}.{rest}"
+                targets.append(self._target(name, scene, _depth(j, scene.part.length), locals_))
+        return targets
 
-    def _stack(self, model: str) -> str | None:
-        """The only stack of layers of a model; slices of several stacks have no meaning."""
-        stacks = tuple(self.pool.layout(model).stacks)
-        if len(stacks) == 1:
-            return stacks[0]
-        line = (
-            f"slices: model '{model}' has {len(stacks)} stacks of layers, expected one: "
-            "list models instead of slices"
-        )
-        if line not in self.problems:
-            self.problems.append(line)
-        return None
+    def _starts(self, scene: _Scene) -> dict[str, int]:
+        """The first layer of every source whose range lies within its model."""
+        starts: dict[str, int] = {}
+        for source in scene.part.sources:
+            start, end = source.layer_range or (0, 0)
+            depth = scene.towers[source.model].layout.stacks[scene.stacks[source.model]]
+            if end <= depth:
+                starts[source.model] = start
+                continue
+            self._note(
+                f"{scene.part.where}: layer_range [{start}, {end}] of '{source.model}', which has "
+                f"{depth} layers: end the range at {depth} or before"
+            )
+        return starts
 
-    def _target(self, name: str, part: int, depth: float, names: dict[str, str]) -> Target | None:
-        """The output tensor `name` from each model's tensor in `names`; None with a problem."""
+    def _copy(self, name: str) -> Target:
+        return Target(name, None, 0.0, (self._input(self.donor.name, name, name),))
+
+    def _input(self, model: str, label: str, stored: str) -> Input:
+        info = self.pool.infos(model)[stored]
+        return Input(model, label, info, self._alignment(model, info))
+
+    def _alignment(self, model: str, info: TensorInfo) -> Alignment | None:
+        """The alignment, for tensors with a vocabulary axis whose rows it changes."""
+        if self.alignment is None:
+            return None
+        if info.name.endswith("final_logits_bias"):
+            self._note(
+                f"model '{model}': tensor '{info.name}' has its vocabulary along the second axis, "
+                "which is not supported: remove the recipe's tokenizer"
+            )
+        if not has_vocabulary_axis(info.name):
+            return None
+        parent = self.pool.parent(model)
+        if info.name not in parent.towers.main.stored.values():
+            return None  # another module's own tokens
+        if info.shape[0] != parent.embedding_rows:
+            self._note(
+                f"model '{model}': tensor '{info.name}' has {info.shape[0]} rows, its embedding "
+                f"{parent.embedding_rows}: replace the model"
+            )
+            return None
+        return None if self.alignment.keeps(model, info.shape[0]) else self.alignment
+
+    def _target(
+        self, local: str, scene: _Scene, depth: float, own: Mapping[str, str]
+    ) -> Target | None:
+        """The output tensor `local`; `own` has other local names by model. None with a problem."""
+        like = next((t for t in scene.towers.values() if local in t.stored), scene.donor)
+        name = scene.donor.full_name(local, like)
         inputs: list[Input] = []
-        for model, wanted in names.items():
-            stored = self.pool.parent(model).stored_name(wanted)
+        missing: list[str] = []
+        for source in scene.part.sources:
+            parent, tower = self.pool.parent(source.model), scene.towers[source.model]
+            label = tower.full_name(own.get(source.model, local), like)
+            stored = parent.find(tower, own.get(source.model, local))
             if stored is None:
-                self.problems.append(
-                    f"model '{model}': tensor '{wanted}' is missing, other models have it: "
+                missing.append(
+                    f"model '{source.model}': tensor '{label}' is missing, other models have it: "
                     "replace the model"
                 )
-                return None
-            label = name if is_head(name) else wanted
-            info = self.pool.infos(model)[stored]
-            inputs.append(Input(model, label, info, self._alignment(model, info)))
+            else:
+                inputs.append(self._input(source.model, label, stored))
+        if missing and not any(item.info.is_mergeable for item in inputs):
+            return Target(name, None, 0.0, tuple(inputs))
+        self.problems += missing[:1]
         shapes = {item.shape for item in inputs}
         if len(shapes) > 1 or len({item.info.is_mergeable for item in inputs}) > 1:
             self.problems.append(
@@ -182,25 +300,7 @@ class _Expansion:
                 + ": choose parents of one shape"
             )
             return None
-        return Target(name, part, depth, tuple(inputs))
-
-    def _alignment(self, model: str, info: TensorInfo) -> Alignment | None:
-        """The alignment, for tensors with a vocabulary axis whose rows it changes."""
-        if self.alignment is None or not has_vocabulary_axis(info.name):
-            return None
-        rows, expected = info.shape[0], self.pool.vocabulary_rows(model)
-        if rows != expected:
-            self.problems.append(
-                f"model '{model}': tensor '{info.name}' has {rows} rows, its embedding {expected}: "
-                "replace the model"
-            )
-            return None
-        return None if self.alignment.keeps(model, rows) else self.alignment
-
-
-def _length(part: Part) -> int:
-    start, end = part.sources[0].layer_range or (0, 0)
-    return end - start
+        return None if missing else Target(name, scene.index, depth, tuple(inputs))
 
 
 def _depth(layer: int, count: int) -> float:

@@ -12,16 +12,31 @@ from typing import Any
 LAYER_COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 _NUMBERED = re.compile(r"^(?P<stack>.+?)\.(?P<layer>\d{1,6})\.(?P<rest>.+)$")
-_HEADS = ("lm_head.weight", "embed_out.weight")
-_HEAD_BIASES = ("cls.predictions.",)
+_HEADS = (
+    "lm_head.weight",
+    "embed_out.weight",
+    "lm_head.decoder.weight",
+    "predictions.decoder.weight",
+    "vocab_projector.weight",
+    "generator_lm_head.weight",
+    "lm_loss.weight",
+)
+# Too short to be an ending: other matrices have such names deeper inside a model.
+_WHOLE_HEADS = ("decoder.weight", "output.weight", "proj_out.weight")
+# Heads whose bias lies beside the matrix, not in one module with it.
+_HEAD_BIASES = ("predictions.",)
+# Encoder-decoders keep the matrix under the first name and may store copies under the second.
 _EMBEDDINGS = (
+    "shared.weight",
     "embed_tokens.weight",
     "embed_in.weight",
     "wte.weight",
     "word_embeddings.weight",
+    "word_embedding.weight",
     "tok_embeddings.weight",
+    "backbone.embeddings.weight",
 )
-_PRE_MARKS = ("embed", "wte", "wpe", "emb_", "rotary_emb")
+_PRE_MARKS = ("embed", "wte", "wpe", "emb_", "rotary_emb", "shared.weight")
 
 
 class Section(Enum):
@@ -48,8 +63,12 @@ def place_of(name: str) -> Place:
     if numbered is not None:
         stack, layer, rest = numbered["stack"], int(numbered["layer"]), numbered["rest"]
         return Place(Section.LAYER, rest, stack, layer)
-    early = any(mark in name for mark in _PRE_MARKS) and not is_head(name)
-    return Place(Section.PRE if early else Section.POST, name)
+    return Place(Section.PRE if is_early(name) else Section.POST, name)
+
+
+def is_early(name: str) -> bool:
+    """Whether a tensor outside the layers comes before them, as far as its name shows."""
+    return any(mark in name for mark in _PRE_MARKS) and not is_head(name)
 
 
 def at_layer(name: str, layer: int) -> str:
@@ -60,7 +79,7 @@ def at_layer(name: str, layer: int) -> str:
 
 def is_head(name: str) -> bool:
     """Whether `name` is the matrix that turns hidden states into token scores."""
-    return _is_or_ends(name, _HEADS)
+    return name in _WHOLE_HEADS or _is_or_ends(name, _HEADS)
 
 
 def is_token_embedding(name: str) -> bool:
@@ -68,10 +87,16 @@ def is_token_embedding(name: str) -> bool:
     return _is_or_ends(name, _EMBEDDINGS)
 
 
+def token_embeddings(names: Iterable[str]) -> list[str]:
+    """All token embeddings among `names`, the one that the others are copies of first."""
+    found = [name for name in names if is_token_embedding(name)]
+    return sorted(found, key=lambda name: not _is_or_ends(name, _EMBEDDINGS[:1]))
+
+
 def has_vocabulary_axis(name: str) -> bool:
     """Whether the first axis of the tensor counts tokens: an embedding, a head or its bias."""
     stem, bias, rest = name.rpartition("bias")
-    of_head = bool(bias) and not rest and (is_head(f"{stem}weight") or stem in _HEAD_BIASES)
+    of_head = bool(bias) and not rest and (is_head(f"{stem}weight") or stem.endswith(_HEAD_BIASES))
     return of_head or is_head(name) or is_token_embedding(name)
 
 
@@ -112,7 +137,7 @@ class Layout:
     @property
     def token_embedding(self) -> str | None:
         """The name of the token embedding, or None when there is none we know."""
-        return next((name for name in self.places if is_token_embedding(name)), None)
+        return next(iter(token_embeddings(self.places)), None)
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

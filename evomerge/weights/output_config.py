@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from evomerge.recipe import Recipe
 from evomerge.weights.companion_files import with_moved_ids
 from evomerge.weights.layout import LAYER_COUNT_KEYS, is_head, text_config
-from evomerge.weights.model_config import VOCABULARY_KEYS
-from evomerge.weights.parts import Part, parts_of
+from evomerge.weights.model_config import VOCABULARY_KEYS, is_causal, is_multimodal
+from evomerge.weights.parts import parts_of
 from evomerge.weights.pool import ParentPool
 
 if TYPE_CHECKING:
@@ -44,11 +44,19 @@ def output_config(
         if level is config or "dtype" in level:
             level["dtype"] = output_dtype(planned)
         _set_vocabulary(level, recipe, pool)
-    if recipe.slices:
-        _set_layers(text, parts_of(recipe), pool)
-    owner = config if "tie_word_embeddings" in config else text
-    owner["tie_word_embeddings"] = not any(is_head(tensor.name) for tensor in planned)
+    _set_layers(text, recipe, pool)
+    has_head = any(is_head(tensor.name) for tensor in planned)
+    donor = pool.parent(recipe.donor)
+    # Encoder-decoders scale what a tied head sees: there the flag is more than a way to store.
+    if (has_head or donor.is_tied) and _flag_means_storage(config):
+        for level in {id(level): level for level in (config, text)}.values():
+            if level is config or "tie_word_embeddings" in level:
+                level["tie_word_embeddings"] = not has_head
     return config
+
+
+def _flag_means_storage(config: Mapping[str, Any]) -> bool:
+    return is_causal(config) or is_multimodal(config)
 
 
 def _set_vocabulary(level: dict[str, Any], recipe: Recipe, pool: ParentPool) -> None:
@@ -58,14 +66,19 @@ def _set_vocabulary(level: dict[str, Any], recipe: Recipe, pool: ParentPool) -> 
             level[key] = alignment.rows
 
 
-def _set_layers(text: dict[str, Any], parts: Sequence[Part], pool: ParentPool) -> None:
+def _set_layers(text: dict[str, Any], recipe: Recipe, pool: ParentPool) -> None:
     """The first source of each slice decides what kind of layers the output has there."""
-    firsts = [part.sources[0] for part in parts]
+    towers = pool.parent(recipe.donor).towers
+    firsts = [
+        part.sources[0]
+        for part in parts_of(recipe)
+        if part.is_slice and towers.tower(part.module) is towers.main
+    ]
     ranges = [source.layer_range or (0, 0) for source in firsts]
-    for key in LAYER_COUNT_KEYS:
+    for key in LAYER_COUNT_KEYS if firsts else ():
         if key in text:
             text[key] = sum(end - start for start, end in ranges)
-    for key in PER_LAYER_KEYS:
+    for key in PER_LAYER_KEYS if firsts else ():
         if isinstance(text.get(key), list):
             text[key] = [
                 entry

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evomerge.recipe import Parameters, Recipe, Source
+from evomerge.recipe import Module, Parameters, Recipe, Source
 from evomerge.signatures import Base, Signature
 
 
 @dataclass(frozen=True)
 class Part:
-    """One slice of a recipe, or all of a recipe that lists models.
+    """One slice of a recipe or of a module, or all of a recipe or module that lists models.
 
-    `where` names the part in messages ("" for a recipe that lists models); `parameters` are those
-    of the slice.
+    Attributes:
+        where: names the part in messages: "models", "slices[0]", "modules.vision_tower.slices[0]".
+        module: what the recipe calls the module; None for the one that the donor's family merges.
+        is_slice: whether the sources have layer ranges.
+        sources: the models, in order.
+        scopes: the parameters that hold for all sources, the most specific ones first.
+        base: the base model of this part.
     """
 
     where: str
+    module: str | None
+    is_slice: bool
     sources: tuple[Source, ...]
-    parameters: Parameters
+    scopes: tuple[Parameters, ...]
     base: str | None
+
+    @property
+    def length(self) -> int:
+        """The number of output layers of a slice."""
+        start, end = self.sources[0].layer_range or (0, 0)
+        return end - start
 
     def base_index(self, signature: Signature) -> int | None:
         """Which source is the base, for methods that use one; None when no source is."""
@@ -35,19 +49,25 @@ class Part:
 
 
 def parts_of(recipe: Recipe) -> tuple[Part, ...]:
-    """The parts in output order.
+    """The parts in output order, those of one module next to each other.
 
-    A recipe that lists models gets its base as last source when the list lacks it; slices name all
-    their sources.
+    A list of models gets the recipe's base as last source when it lacks it; slices name all their
+    sources.
     """
-    if recipe.slices:
-        base = recipe.base_model
-        return tuple(
-            Part(f"slices[{index}]", part.sources, part.parameters, part.base_model or base)
-            for index, part in enumerate(recipe.slices)
-        )
-    sources = recipe.models
+    if not recipe.modules:
+        return tuple(_parts(recipe, None, recipe))
+    return tuple(part for module in recipe.modules for part in _parts(recipe, module.name, module))
+
+
+def _parts(recipe: Recipe, module: str | None, body: Recipe | Module) -> Iterator[Part]:
+    start = "" if module is None else f"modules.{module}."
+    outer = (recipe.parameters,) if module is None else (body.parameters, recipe.parameters)
     base = recipe.base_model
-    if base is not None and all(source.model != base for source in sources):
-        sources = (*sources, Source(base))
-    return (Part("", sources, Parameters(), base),)
+    for index, part in enumerate(body.slices):
+        where, own = f"{start}slices[{index}]", part.base_model or base
+        yield Part(where, module, True, part.sources, (part.parameters, *outer), own)
+    if body.models:
+        sources = body.models
+        if base is not None and all(source.model != base for source in sources):
+            sources = (*sources, Source(base))
+        yield Part(f"{start}models", module, False, sources, outer, base)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.model_reference import ModelReference
 from evomerge.recipe import Recipe
 from evomerge.signatures import did_you_mean
 from evomerge.tokenizer_policy import TokenizerPolicy
-from evomerge.weights.checkpoint import Checkpoint
+from evomerge.weights.adapted_checkpoint import AdaptedCheckpoint
+from evomerge.weights.adapters import Adapter
+from evomerge.weights.checkpoint import Checkpoint, StoredModel
 from evomerge.weights.compatibility import (
     Parent,
     capped,
@@ -18,16 +22,19 @@ from evomerge.weights.compatibility import (
     own_problems,
     vocabulary_problems,
 )
-from evomerge.weights.fingerprint import fingerprint
+from evomerge.weights.disk_cache import DiskCache
 from evomerge.weights.finite import is_finite
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import Layout
+from evomerge.weights.parts import parts_of
 from evomerge.weights.references import locate
 from evomerge.weights.vocabulary import Alignment, Words, align
 from evomerge.weights.vocabulary_file import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
 
 
 @final
@@ -45,19 +52,28 @@ class ParentPool:
     def open(recipe_models: Sequence[str], root: Path) -> ParentPool:
         """Open every model that recipes may refer to; paths are relative to `root`.
 
+        Adapters of one base share its open files; tensors that they change come from the user's
+        disk cache.
+
         Raises:
             InvalidInput: with the problems of all models that cannot be found or read.
+            PreflightFailed: the same, when the only problems are adapters that do not fit.
         """
-        problems: list[str] = []
+        opening = _Opening(root)
+        failures: list[InvalidInput | PreflightFailed] = []
         parents: dict[str, Parent] = {}
         for model in dict.fromkeys(recipe_models):
             try:
-                checkpoint = Checkpoint.open(locate(model, root))
-                parents[model] = Parent(model, checkpoint, Layout.of(checkpoint.infos()))
-            except InvalidInput as error:
-                problems += error.problems
-        if problems:
-            raise InvalidInput(problems)
+                stored = opening.open(model)
+                parents[model] = Parent(model, stored, Layout.of(stored.infos()))
+            except (InvalidInput, PreflightFailed) as error:
+                failures.append(error)
+        # The base of several adapters has its problems once.
+        lines = list(dict.fromkeys(line for error in failures for line in error.problems))
+        if any(isinstance(error, InvalidInput) for error in failures):
+            raise InvalidInput(lines)
+        if failures:
+            raise PreflightFailed(lines)
         return ParentPool(parents)
 
     @property
@@ -86,8 +102,8 @@ class ParentPool:
         return self.parent(model).checkpoint.config
 
     def fingerprint(self, model: str) -> str:
-        """A digest of a parent's files; 16 hex digits."""
-        return fingerprint(self.directory(model))
+        """A digest of a parent's files, with those of its adapter; 16 hex digits."""
+        return self.parent(model).checkpoint.fingerprint()
 
     def layout(self, model: str) -> Layout:
         """The places of a parent's tensors."""
@@ -107,35 +123,30 @@ class ParentPool:
             self._vocabularies[model] = read_vocabulary(model, self.directory(model))
         return self._vocabularies[model]
 
-    def vocabulary_rows(self, model: str) -> int:
-        """The number of rows of a parent's token embedding.
-
-        Raises:
-            PreflightFailed: it has none under a name that we know.
-        """
-        name = self.layout(model).token_embedding
-        if name is None:
-            raise PreflightFailed(
-                f"model '{model}': expected a token embedding, found none by its name: remove the "
-                "recipe's tokenizer"
-            )
-        return self.infos(model)[name].shape[0]
-
     def alignment(self, recipe: Recipe) -> Alignment | None:
         """How the vocabularies of a recipe become one; None when it does not say whose tokens.
 
         Raises:
-            InvalidInput, PreflightFailed: a tokenizer file is damaged or missing, or a rule takes
-                a row that its model lacks.
+            InvalidInput, PreflightFailed: a tokenizer file is damaged or missing, a model has no
+                embedding that we know, or a rule takes a row that its model lacks.
         """
         if recipe.tokenizer is None:
             return None
         models = recipe.referenced_models()
         key = (recipe.tokenizer, recipe.base_model, models)
         if key not in self._alignments:
-            words = {m: Words(self.vocabulary(m), self.vocabulary_rows(m)) for m in models}
+            words = {model: self._words(model) for model in models}
             self._alignments[key] = align(recipe.tokenizer, words, recipe.base_model)
         return self._alignments[key]
+
+    def _words(self, model: str) -> Words:
+        rows = self.parent(model).embedding_rows
+        if rows is None:
+            raise PreflightFailed(
+                f"model '{model}': expected a token embedding, found none by its name: remove the "
+                "recipe's tokenizer"
+            )
+        return Words(self.vocabulary(model), rows)
 
     def problems(
         self, models: Iterable[str], donor: str, tokenizer: TokenizerPolicy | None = None
@@ -153,7 +164,9 @@ class ParentPool:
         return found
 
     def check(self, tokenizer: TokenizerPolicy | None = None) -> None:
-        """Compare all parents with the first; with a recipe's `tokenizer`, all but vocabularies.
+        """Compare all parents with the first; what a person should know of them is logged.
+
+        With a recipe's `tokenizer` their vocabularies may differ.
 
         Raises:
             PreflightFailed: with one line per incompatibility.
@@ -162,6 +175,35 @@ class ParentPool:
         problems = self.problems(models, models[0], tokenizer) if models else []
         if problems:
             raise PreflightFailed(problems)
+        for parent in self._parents.values():
+            for line in parent.checkpoint.notices:
+                _LOG.warning("%s", line)
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Compare with the donor every parent that lends its main tower to the same of the donor's.
+
+        What other modules lend is compared tensor by tensor when the recipe is expanded.
+
+        Raises:
+            PreflightFailed: with one line per incompatibility.
+            InvalidInput: a tokenizer file is damaged.
+        """
+        if not recipe.modules:
+            self.check(recipe.tokenizer)
+            self.alignment(recipe)
+            return
+        towers = self.parent(recipe.donor).towers
+        main = [part for part in parts_of(recipe) if towers.tower(part.module) is towers.main]
+        lent = {source.model for part in main for source in part.sources}
+        alone = [line for model in self.models for line in own_problems(self.parent(model))]
+        problems = [
+            line
+            for line in self.problems(lent, recipe.donor, recipe.tokenizer)
+            if line not in alone
+        ]
+        if alone or problems:
+            raise PreflightFailed([*alone, *problems])
+        self.alignment(recipe)
 
     def check_finite(self, models: Iterable[str]) -> None:
         """Read every floating tensor of `models` once; a parent found sound is not read again.
@@ -183,3 +225,28 @@ class ParentPool:
                 self._scanned.add(model)
         if problems:
             raise InvalidInput(problems)
+
+
+@final
+class _Opening:
+    """Opens models and keeps the full ones, since several adapters may share one (stateful)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._bases: dict[Path, Checkpoint] = {}
+        self._cache: DiskCache | None = None
+
+    def open(self, model: str) -> StoredModel:
+        reference = ModelReference.parse(model)
+        base = self._base(reference.base)
+        if reference.adapter is None:
+            return base
+        adapter = Adapter.open(locate(reference.adapter, self._root, kind="adapter"))
+        self._cache = self._cache or DiskCache.default()
+        return AdaptedCheckpoint(model, base, adapter, self._cache)
+
+    def _base(self, name: str) -> Checkpoint:
+        folder = locate(name, self._root)
+        if folder not in self._bases:
+            self._bases[folder] = Checkpoint.open(folder)
+        return self._bases[folder]

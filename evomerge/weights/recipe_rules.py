@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from evomerge.recipe import DTYPES, Gradient, Parameters, Recipe, Setting, Slice
-from evomerge.signatures import SIGNATURES, Base, Parameter, Scope, Signature, did_you_mean
+from evomerge.errors import InvalidInput
+from evomerge.model_reference import ModelReference
+from evomerge.parameter import Parameter, Scope
+from evomerge.recipe import DTYPES, Gradient, Module, Parameters, Recipe, Setting, Slice
+from evomerge.signatures import SIGNATURES, Base, Signature, did_you_mean
 from evomerge.weights.chat_template import template_problems
 from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.vocabulary_rules import tokenizer_problems
@@ -14,7 +17,7 @@ from evomerge.weights.vocabulary_rules import tokenizer_problems
 
 def validate_recipe(recipe: Recipe) -> list[str]:
     """Every problem that shows without the models, one line each; empty when there is none."""
-    problems = [*_dtype_problems(recipe), *_slice_problems(recipe)]
+    problems = [*_dtype_problems(recipe), *_slice_problems(recipe), *_reference_problems(recipe)]
     problems += [*tokenizer_problems(recipe), *template_problems(recipe)]
     signature = SIGNATURES.get(recipe.merge_method)
     if signature is None:
@@ -33,18 +36,36 @@ def _dtype_problems(recipe: Recipe) -> Iterator[str]:
             yield f"{key}: unknown type '{name}'; {did_you_mean(name, DTYPES)}"
 
 
+def _reference_problems(recipe: Recipe) -> Iterator[str]:
+    for model in recipe.referenced_models():
+        try:
+            ModelReference.parse(model)
+        except InvalidInput as error:
+            yield from error.problems
+
+
 def _slice_problems(recipe: Recipe) -> list[str]:
-    lines = [
-        f"models[{index}]: layer_range belongs to slices: remove it or use slices"
-        for index, source in enumerate(recipe.models)
-        if source.layer_range is not None
-    ]
-    faults = [(f"slices[{i}]", _range_fault(part)) for i, part in enumerate(recipe.slices)]
-    lines += [f"{where}: {fault}" for where, fault in faults if fault is not None]
-    ranges = [source.layer_range for part in recipe.slices for source in part.sources]
-    if recipe.slices and not lines and all(r is not None and r[0] == r[1] for r in ranges):
-        lines.append("slices: expected at least one layer in total, got 0: widen a layer_range")
+    lines: list[str] = []
+    for start, body in _bodies(recipe):
+        lines += [
+            f"{start}models[{index}]: layer_range belongs to slices: remove it or use slices"
+            for index, source in enumerate(body.models)
+            if source.layer_range is not None
+        ]
+        faults = [(f"{start}slices[{i}]", _range_fault(part)) for i, part in enumerate(body.slices)]
+        lines += [f"{where}: {fault}" for where, fault in faults if fault is not None]
+        ranges = [source.layer_range for part in body.slices for source in part.sources]
+        if body.slices and not lines and all(r is not None and r[0] == r[1] for r in ranges):
+            lines.append(
+                f"{start}slices: expected at least one layer in total, got 0: widen a layer_range"
+            )
     return lines
+
+
+def _bodies(recipe: Recipe) -> list[tuple[str, Recipe | Module]]:
+    """What has models or slices, and what its parts are called in messages."""
+    modules = [(f"modules.{module.name}.", module) for module in recipe.modules]
+    return [("", recipe), *modules]
 
 
 def _range_fault(part: Slice) -> str | None:
@@ -63,24 +84,24 @@ def _range_fault(part: Slice) -> str | None:
 
 
 def _source_problems(part: Part, signature: Signature) -> Iterator[str]:
-    where = part.where or "models"
+    where = part.where
     counts = Counter(source.model for source in part.sources)
     for model in (model for model, count in counts.items() if count > 1):
         yield f"{where}: model '{model}' occurs {counts[model]} times: list it once"
-    if signature.base is Base.REQUIRED:
-        if part.base is None:
-            yield f"{where}: {signature.name} needs a base_model, got none: add base_model"
-            return
-        if part.base_index(signature) is None:
-            yield (
-                f"{where}: {signature.name} needs the base '{part.base}' among the sources of "
-                "every slice: add it with its layer_range"
-            )
-            return
+    if signature.base is Base.REQUIRED and part.base is None:
+        yield f"{where}: {signature.name} needs a base_model, got none: add base_model"
+        return
+    uses_base = signature.base is not Base.IGNORED and part.base is not None
+    if uses_base and part.base_index(signature) is None:
+        yield (
+            f"{where}: {signature.name} needs the base '{part.base}' among the sources of "
+            "every slice: add it with its layer_range"
+        )
+        return
     count = len(part.others(signature))
     low, high = signature.minimum, signature.maximum
     if count < low or (high is not None and count > high):
-        besides = " besides the base" if signature.base is Base.REQUIRED else ""
+        besides = " besides the base" if uses_base else ""
         expected = f"at least {low}" if high is None else f"{low} to {high}"
         if low == high:
             expected = f"exactly {low}"
@@ -90,16 +111,24 @@ def _source_problems(part: Part, signature: Signature) -> Iterator[str]:
         )
 
 
+def places_of_parameters(recipe: Recipe) -> Iterator[tuple[str, Parameters]]:
+    """Every place of a recipe that has parameters, with its name in messages."""
+    for where, parameters, _ in _scopes(recipe):
+        yield where, parameters
+
+
 def _scopes(recipe: Recipe) -> Iterator[tuple[str, Parameters, tuple[Scope, ...]]]:
     """Every place with parameters: its name in messages and the scopes it may speak about."""
-    yield "parameters", recipe.parameters, (Scope.MODEL, Scope.SHARED)
-    for index, source in enumerate(recipe.models):
-        yield f"models[{index}] ('{source.model}')", source.parameters, (Scope.MODEL,)
-    for number, part in enumerate(recipe.slices):
-        yield f"slices[{number}].parameters", part.parameters, (Scope.MODEL, Scope.SHARED)
-        for index, source in enumerate(part.sources):
-            where = f"slices[{number}].sources[{index}] ('{source.model}')"
+    for start, body in _bodies(recipe):
+        yield f"{start}parameters", body.parameters, (Scope.MODEL, Scope.SHARED)
+        for index, source in enumerate(body.models):
+            where = f"{start}models[{index}] ('{source.model}')"
             yield where, source.parameters, (Scope.MODEL,)
+        for number, part in enumerate(body.slices):
+            at = f"{start}slices[{number}]"
+            yield f"{at}.parameters", part.parameters, (Scope.MODEL, Scope.SHARED)
+            for index, source in enumerate(part.sources):
+                yield f"{at}.sources[{index}] ('{source.model}')", source.parameters, (Scope.MODEL,)
 
 
 def _parameter_problems(
@@ -121,16 +150,15 @@ def _parameter_problems(
 
 
 def _value_problems(parameter: Parameter, setting: Setting) -> Iterator[str]:
+    """The first fault of every clause."""
     for clause in setting.clauses:
         value = clause.value
         values = value.values if isinstance(value, Gradient) else (value,)
         if not values:
             yield "expected at least one value in the gradient, got none: add one"
-        yield from _each_once(parameter.problem(entry) for entry in values)
-
-
-def _each_once(lines: Iterable[str | None]) -> Iterator[str]:
-    yield from dict.fromkeys(f"{line}: correct the value" for line in lines if line is not None)
+        faults = [line for line in map(parameter.problem, values) if line is not None]
+        if faults:
+            yield f"{faults[0]}: correct the value"
 
 
 def _missing_problems(recipe: Recipe, signature: Signature) -> list[str]:
@@ -139,15 +167,15 @@ def _missing_problems(recipe: Recipe, signature: Signature) -> list[str]:
     required = [p for p in signature.parameters if p.default is None]
     for part in parts_of(recipe):
         for parameter in required:
-            shared = [recipe.parameters, part.parameters]
-            if any(scope.get(parameter.name) is not None for scope in shared):
+            if any(scope.get(parameter.name) is not None for scope in part.scopes):
                 continue
             if parameter.scope is Scope.SHARED:
-                lines.append(f"{part.where or 'parameters'}: {_needs(signature, parameter, '')}")
+                where = "parameters" if part.where == "models" else part.where
+                lines.append(f"{where}: {_needs(signature, parameter, '')}")
                 continue
             sources = [part.sources[index] for index in part.others(signature)]
             lines += [
-                f"{part.where or 'models'}: {_needs(signature, parameter, source.model)}"
+                f"{part.where}: {_needs(signature, parameter, source.model)}"
                 for source in sources
                 if source.parameters.get(parameter.name) is None
             ]

@@ -1,4 +1,4 @@
-"""How a recipe's model reference becomes a directory: a path, else the local Hugging Face cache."""
+"""How the name of a model or an adapter becomes a directory: a path, else the local hub cache."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from evomerge.errors import InvalidInput
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
 
 
-def locate(reference: str, root: Path) -> Path:
-    """The directory of the model `reference`, a path (relative to `root`) or "org/name[@revision]".
+def locate(reference: str, root: Path, *, kind: str = "model") -> Path:
+    """The directory of `reference`, a path (relative to `root`) or "org/name[@revision]".
 
-    Nothing is downloaded.
+    Nothing is downloaded. `kind` is what messages call it, "model" or "adapter".
 
     Raises:
         InvalidInput: there is no such directory and no cached copy.
@@ -24,14 +24,14 @@ def locate(reference: str, root: Path) -> Path:
         return folder
     if folder.exists():
         raise InvalidInput(
-            f"model '{reference}': {folder} is a file: give the directory that contains it"
+            f"{kind} '{reference}': {folder} is a file: give the directory that contains it"
         )
     if not _HUB_NAME.match(reference):
-        raise InvalidInput(f"model '{reference}': there is no folder {folder}: correct the path")
+        raise InvalidInput(f"{kind} '{reference}': there is no folder {folder}: correct the path")
     cached = _cached(reference)
     if cached is None:
         raise InvalidInput(
-            f"model '{reference}': there is no folder {folder} and no copy in the local Hugging "
+            f"{kind} '{reference}': there is no folder {folder} and no copy in the local Hugging "
             f"Face cache: correct the path or run 'hf download {reference.partition('@')[0]}'"
         )
     return cached

@@ -19,12 +19,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from evomerge.errors import BuildFailed
+from evomerge.errors import BuildFailed, PreflightFailed
 from evomerge.recipe import Recipe
 from evomerge.weights.companion_files import generation_settings, write_tokenizer
 from evomerge.weights.finite import assert_finite
 from evomerge.weights.layout import is_head, is_token_embedding
 from evomerge.weights.materialize import Materializer, PlannedTensor
+from evomerge.weights.model_config import causal_problem
 from evomerge.weights.output_config import output_config
 from evomerge.weights.quiet import quiet_loading
 
@@ -45,7 +46,8 @@ class ResidentModel:
 
         Raises:
             InvalidInput: `donor_recipe` is wrong on its own.
-            PreflightFailed: `donor_recipe` does not fit its models.
+            PreflightFailed: `donor_recipe` does not fit its models, or its donor does not predict
+                next tokens.
         """
         self._materializer = materializer
         self._donor_recipe = donor_recipe
@@ -145,6 +147,9 @@ def _build(materializer: Materializer, recipe: Recipe, device: str) -> PreTraine
     Casting a loaded model would also round its rotary frequencies.
     """
     pool = materializer.pool
+    problem = causal_problem(recipe.donor, pool.config(recipe.donor))
+    if problem is not None:
+        raise PreflightFailed(problem)
     directory = pool.directory(recipe.donor)
     wanted = output_config(recipe, pool, materializer.plan(recipe))
     original = AutoConfig.from_pretrained(directory, local_files_only=True)

@@ -12,7 +12,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from evomerge.errors import PreflightFailed
 from evomerge.weights.checkpoint import Checkpoint
+from evomerge.weights.model_config import causal_problem
 from evomerge.weights.quiet import quiet_loading
 
 
@@ -21,8 +23,11 @@ def load_saved(directory: Path, device: str) -> tuple[PreTrainedModel, PreTraine
 
     Raises:
         InvalidInput: the directory holds no readable safetensors checkpoint.
+        PreflightFailed: the model does not predict next tokens.
     """
-    Checkpoint.open(directory)
+    problem = causal_problem(directory.name, Checkpoint.open(directory).config)
+    if problem is not None:
+        raise PreflightFailed(problem)
     with quiet_loading():
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             directory,

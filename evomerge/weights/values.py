@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
+from evomerge.parameter import Parameter, Scope
 from evomerge.recipe import Parameters, Recipe, Scalar
-from evomerge.signatures import SIGNATURES, Parameter, Scope
+from evomerge.signatures import SIGNATURES
 from evomerge.weights.expansion import Input, Target
-from evomerge.weights.parts import parts_of
+from evomerge.weights.parts import Part, parts_of
 
 _MISSING = "has no value"
 _MISSING_FIX = "add an entry without a filter after the filtered ones"
@@ -18,17 +19,16 @@ _MISSING_FIX = "add an entry without a filter after the filtered ones"
 class ValueLookup:
     """The parameters of one recipe; collects what has no value (stateful).
 
-    Scopes from the most specific: source, slice, whole recipe, the method's default. The first one
-    with a value for the tensor wins. A per-model parameter's filters see the input tensor's name, a
-    shared one's the output name.
+    Scopes from the most specific: source, slice, module, whole recipe, the method's default. The
+    first one with a value for the tensor wins. A per-model parameter's filters see the input
+    tensor's name, a shared one's the output name.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         """`recipe` has passed `validate_recipe`."""
         signature = SIGNATURES[recipe.merge_method]
-        self._recipe = recipe
+        self._signature = signature
         self._parts = parts_of(recipe)
-        self._others = [part.others(signature) for part in self._parts]
         self._per_model = [p for p in signature.parameters if p.scope is Scope.MODEL]
         self._shared = [p for p in signature.parameters if p.scope is Scope.SHARED]
         self._faults: dict[tuple[str, str, str], list[str]] = {}
@@ -37,26 +37,32 @@ class ValueLookup:
     def problems(self) -> list[str]:
         """One line per parameter (and model) that lacked a valid value for some tensor."""
         return [
-            f"parameter '{name}'{of}: {fault} for tensor '{tensors[0]}'{_more(tensors)}: "
-            + (_MISSING_FIX if fault == _MISSING else "correct the gradient")
-            for (name, of, fault), tensors in self._faults.items()
+            f"{subject}: {fault} for tensor '{tensors[0]}'{_more(tensors)}: {fix}"
+            for (subject, fault, fix), tensors in self._faults.items()
         ]
 
     def shared(self, target: Target) -> Mapping[str, Scalar]:
         """The parameters with one value for the output tensor."""
-        scopes = (self._parts[target.part].parameters, self._recipe.parameters)
+        scopes = self._part(target).scopes
         return self._resolve(self._shared, scopes, target.name, target.depth, "")
 
     def models(self, target: Target) -> tuple[Mapping[str, Scalar], ...]:
         """The parameters of each model besides the base, in recipe order."""
-        part = self._parts[target.part]
+        part = self._part(target)
         found = []
-        for index in self._others[target.part]:
-            scopes = (part.sources[index].parameters, part.parameters, self._recipe.parameters)
+        for index in part.others(self._signature):
+            scopes = (part.sources[index].parameters, *part.scopes)
             item: Input = target.inputs[index]
             of = f" of '{item.model}'"
-            found.append(self._resolve(self._per_model, scopes, item.name, target.depth, of))
+            values = self._resolve(self._per_model, scopes, item.name, target.depth, of)
+            if len(values) == len(self._per_model):
+                self._check_together(values, item)
+            found.append(values)
         return tuple(found)
+
+    def _part(self, target: Target) -> Part:
+        assert target.part is not None, "copied tensors have no parameters"
+        return self._parts[target.part]
 
     def _resolve(
         self,
@@ -71,11 +77,21 @@ class ValueLookup:
             value = _first(parameter, scopes, tensor, depth)
             fault = _MISSING if value is None else parameter.problem(value)
             if value is None or fault is not None:
-                key = (parameter.name, of, str(fault))
-                self._faults.setdefault(key, []).append(tensor)
+                fix = _MISSING_FIX if value is None else "correct the gradient"
+                self._note(f"parameter '{parameter.name}'{of}", str(fault), fix, tensor)
                 continue
-            values[parameter.name] = parameter.kind(value)
+            values[parameter.name] = parameter.convert(value)
         return values
+
+    def _check_together(self, values: Mapping[str, Scalar], item: Input) -> None:
+        fault = self._signature.conflict(values)
+        if fault is not None:
+            self._note(f"parameters of '{item.model}'", fault.what, fault.fix, item.name)
+
+    def _note(self, subject: str, fault: str, fix: str, tensor: str) -> None:
+        """One line per subject with its first numbers, however many layers a gradient visits."""
+        known = (key for key in self._faults if (key[0], key[2]) == (subject, fix))
+        self._faults.setdefault(next(known, (subject, fault, fix)), []).append(tensor)
 
 
 def _first(

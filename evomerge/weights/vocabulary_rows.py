@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evomerge.errors import PreflightFailed
 from evomerge.weights.compatibility import Parent
+from evomerge.weights.content import content_digest
 from evomerge.weights.expansion import Input
 from evomerge.weights.layout import is_head, is_token_embedding
 from evomerge.weights.pool import ParentPool
@@ -20,34 +21,19 @@ from evomerge.weights.vocabulary import NOWHERE, Alignment, TensorCache
 
 _BLOCK_ROWS = 4096
 _NAME = "rows"
-
-
-@final
-class MemoryCache:
-    """A TensorCache that lasts as long as its owner (stateful)."""
-
-    def __init__(self) -> None:
-        """Nothing is kept yet."""
-        self._kept: dict[str, Mapping[str, Tensor]] = {}
-
-    def tensors(
-        self, key: str, compute: Callable[[], Mapping[str, Tensor]]
-    ) -> Mapping[str, Tensor]:
-        """Call `compute` for a new key only."""
-        if key not in self._kept:
-            self._kept[key] = compute()
-        return self._kept[key]
+_VERSION = 1
+"""Part of the keys in the cache: to be counted up when equal parents give other rows."""
 
 
 @final
 class AlignedRows:
-    """The aligned matrices of one pool's parents (stateful: keeps digests of their files)."""
+    """The aligned matrices of one pool's parents (stateful: keeps digests of their tensors)."""
 
-    def __init__(self, pool: ParentPool, cache: TensorCache) -> None:
-        """Borrow `pool`; `cache` keeps what is computed, under keys that stand for all inputs."""
+    def __init__(self, pool: ParentPool, cache: Callable[[], TensorCache]) -> None:
+        """Borrow `pool`; `cache` is asked for when needed. Its keys stand for all that goes in."""
         self._pool = pool
         self._cache = cache
-        self._fingerprints: dict[str, str] = {}
+        self._digests: dict[tuple[str, str], str] = {}
 
     def get(self, item: Input, alignment: Alignment) -> Tensor:
         """The tensor of `item` with the output's rows, in its stored dtype: borrowed, read only.
@@ -57,7 +43,12 @@ class AlignedRows:
         """
         names = {model: self._counterpart(model, item) for model in alignment.fallback}
         key = self._key(item, alignment, names)
-        return self._cache.tensors(key, lambda: {_NAME: self._build(item, alignment, names)})[_NAME]
+
+        def build() -> Mapping[str, Tensor]:
+            tensors = {model: self._pool.get(model, name) for model, name in names.items()}
+            return {_NAME: aligned(item.model, alignment, tensors)}
+
+        return self._cache().tensors(key, build)[_NAME]
 
     def _counterpart(self, model: str, item: Input) -> str:
         name = item.info.name if model == item.model else _like(self._pool.parent(model), item.name)
@@ -69,20 +60,15 @@ class AlignedRows:
         return name
 
     def _key(self, item: Input, alignment: Alignment, names: Mapping[str, str]) -> str:
-        """A hash of everything that the matrix depends on."""
-        origins = [f"{self._fingerprint(model)} {name}" for model, name in names.items()]
         mine = list(names).index(item.model)
-        text = "\n".join(["vocabulary 1", alignment.digest, str(mine), *origins])
+        origins = [self._digest(model, name) for model, name in names.items()]
+        text = ";".join([f"{_VERSION}:{mine}", alignment.digest, *origins])
         return f"vocabulary-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
-    def _fingerprint(self, model: str) -> str:
-        if model not in self._fingerprints:
-            self._fingerprints[model] = self._pool.fingerprint(model)
-        return self._fingerprints[model]
-
-    def _build(self, item: Input, alignment: Alignment, names: Mapping[str, str]) -> Tensor:
-        tensors = {model: self._pool.get(model, name) for model, name in names.items()}
-        return aligned(item.model, alignment, tensors)
+    def _digest(self, model: str, name: str) -> str:
+        if (model, name) not in self._digests:
+            self._digests[model, name] = content_digest(self._pool.get(model, name))
+        return self._digests[model, name]
 
 
 def aligned(model: str, alignment: Alignment, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -143,10 +129,11 @@ def _mask(flags: NDArray[np.bool_]) -> Tensor:
 
 def _like(parent: Parent, tensor: str) -> str | None:
     """The stored tensor of `parent` with the role of another model's `tensor`."""
+    main = parent.towers.main
     if tensor in parent.checkpoint.infos():
         return tensor
     if is_token_embedding(tensor):
-        return parent.layout.token_embedding
-    if is_head(tensor):
-        return parent.layout.head or (parent.layout.token_embedding if parent.is_tied else None)
-    return None
+        return main.token_embedding
+    if is_head(tensor) and main.head is not None:
+        return main.stored[main.head]
+    return main.token_embedding if is_head(tensor) and parent.is_tied else None

@@ -9,12 +9,14 @@ import torch
 from hypothesis import strategies as st
 
 from evomerge.merge.method import Parents, Values
+from evomerge.parameter import Scope
 from evomerge.recipe import Scalar
-from evomerge.signatures import SIGNATURES, Scope
+from evomerge.signatures import SIGNATURES
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 KINDS = ("gauss", "grid", "sparse", "zero", "same", "opposite")
 DENSITIES = (0.0, 1e-6, 0.3, 0.5, 1.0)
+RANDOM_METHODS = ("dare_linear", "dare_ties", "della_linear", "della")
 TASK_VECTOR_METHODS = (
     "task_arithmetic",
     "ties",
@@ -92,6 +94,7 @@ def task_vector_values(draw: st.DrawFn, count: int) -> Values:
         "lambda": draw(st.sampled_from([1.0, 0.0, 0.7, -1.3])),
         "int8_mask": draw(st.booleans()),
         "seed": draw(st.integers(0, 5)),
+        "unbiased": draw(st.booleans()),
     }
     model = st.fixed_dictionaries(
         {
@@ -113,6 +116,7 @@ def values(
     scale: float = 1.0,
     seed: int = 0,
     gamma: float = 0.01,
+    unbiased: bool = False,
 ) -> Values:
     """Parameters of the task-vector family; density 1 unless given."""
     densities = [1.0] * len(weights) if densities is None else densities
@@ -122,6 +126,7 @@ def values(
         "lambda": scale,
         "int8_mask": False,
         "seed": seed,
+        "unbiased": unbiased,
     }
     pairs = zip(weights, densities, strict=True)
     return Values(

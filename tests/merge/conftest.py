@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from evomerge.merge import blocks
+from evomerge.merge.blockwise import walk
 
 
 @pytest.fixture(scope="module", params=[4, 1 << 17], ids=["tiny_blocks", "real_blocks"])
 def block_size(request: pytest.FixtureRequest) -> Iterator[int]:
     """Run the module once per block size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "_CPU_BLOCK", request.param)
+        patch.setattr(walk, "_CPU_BLOCK", request.param)
         yield request.param

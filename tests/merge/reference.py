@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from evomerge.merge.method import Parents, Values
-from tests.merge.cases import VOTING_METHODS
+from tests.merge.cases import RANDOM_METHODS, VOTING_METHODS
 
 Array = NDArray[np.float64]
 MASK_32 = 0xFFFFFFFF
@@ -29,21 +30,25 @@ class Expected:
     size: Array
 
 
-def word(seed: int, stream: int, index: int) -> int:
-    """The random 32-bit word of one element, in Python integers."""
-    text = f"{seed}\x1fstr:mask\x1fint:{stream}"
+def draw(seed: int, streams: Sequence[int], index: int, element: int) -> int:
+    """The random 16-bit number of one element of one task vector, in Python integers."""
+    text = f"{seed}\x1fstr:mask\x1fint:{streams[index // 2 * 2]}"
     key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-    x = (index ^ key) & MASK_32
+    x = (element ^ key) & MASK_32
     x ^= x >> 16
     x = (x * 0x7FEB352D + (key >> 32)) & MASK_32
     x ^= x >> 15
-    return (x * 0x846CA68B + 0x80000000) & MASK_32
+    x = (x * 0x846CA68B) & MASK_32
+    half = (x ^ (x >> 16)) & 0xFFFF if index % 2 else x >> 16
+    return half ^ 0x8000
 
 
-def random_keep(seed: int, stream: int, density: float, count: int) -> NDArray[np.bool_]:
+def random_keep(
+    seed: int, streams: Sequence[int], index: int, density: float, count: int
+) -> NDArray[np.bool_]:
     """Which elements survive DARE."""
-    limit = round(density * 2**32)
-    return np.array([word(seed, stream, i) < limit for i in range(count)], dtype=bool)
+    limit = round(density * 2**16)
+    return np.array([draw(seed, streams, index, i) < limit for i in range(count)], dtype=bool)
 
 
 def largest_keep(delta: Array, density: float) -> NDArray[np.bool_]:
@@ -65,21 +70,23 @@ def middle_keep(delta: Array, density: float, gamma: float) -> NDArray[np.bool_]
 
 
 def ranked_keep(
-    delta: torch.Tensor, density: float, epsilon: float, *, seed: int, stream: int
-) -> NDArray[np.bool_]:
-    """Which elements survive DELLA: ranks along the second axis, one line after the other."""
+    delta: torch.Tensor, density: float, epsilon: float, draws: Sequence[int]
+) -> tuple[NDArray[np.bool_], Array]:
+    """Which elements survive DELLA and their chances: ranks along the second axis, line by line."""
     size = delta.double().abs().numpy()
     grid = size.reshape(1, -1) if size.ndim < 2 else size
-    chance = np.full(grid.shape, density)
+    step = np.full(grid.shape, 128)
     length = grid.shape[1]
     for place in np.ndindex(grid.shape[:1] + grid.shape[2:]):
         line = (place[0], slice(None), *place[1:])
         if length > 1:
             ranks = np.empty(length)
             ranks[np.argsort(grid[line], kind="stable")] = np.arange(length)
-            chance[line] = density - epsilon + 2 * epsilon * ranks / (length - 1)
-    limits = [round(p * 2**32) for p in chance.reshape(-1)]
-    return np.array([word(seed, stream, i) < limit for i, limit in enumerate(limits)], dtype=bool)
+            step[line] = np.round(255 * (ranks / (length - 1)))
+    low, rise = round((density - epsilon) * 2**24), round(2 * epsilon * 2**24 / 255)
+    limits = (low + rise * step.reshape(-1)) // 256
+    kept = np.array([d < limit for d, limit in zip(draws, limits, strict=True)], dtype=bool)
+    return kept, np.clip(limits, 1, 2**16) / 2**16
 
 
 def flat(tensor: torch.Tensor) -> Array:
@@ -117,17 +124,23 @@ def _sparse(name: str, parents: Parents, values: Values, index: int) -> Array:
         return delta
     if density <= 0.0:
         return np.zeros_like(delta)
-    seed, stream = int(values.shared["seed"]), parents.streams[index]
+    seed, streams = int(values.shared["seed"]), parents.streams
+    unbiased = name in RANDOM_METHODS and bool(values.shared.get("unbiased", False))
+    chance: Array | float = 1.0
     if name == "ties":
         keep = largest_keep(delta, density)
     elif name.startswith("breadcrumbs"):
         keep = middle_keep(delta, density, values.numbers("gamma")[index])
     elif name.startswith("della"):
         epsilon = values.numbers("epsilon")[index]
-        keep = ranked_keep(difference, density, epsilon, seed=seed, stream=stream)
+        draws = [draw(seed, streams, index, i) for i in range(delta.size)]
+        keep, chance = ranked_keep(difference, density, epsilon, draws)
     else:
-        keep = random_keep(seed, stream, density, delta.size)
+        keep = random_keep(seed, streams, index, density, delta.size)
+        chance = max(round(density * 2**16), 1) / 2**16
     kept = np.where(keep, delta, 0.0)
+    if unbiased and values.flag("rescale"):
+        return kept / chance
     whole, part = math.fsum(np.abs(delta)), math.fsum(np.abs(kept))
     if values.flag("rescale") and whole >= 1e-7 and part >= 1e-7:
         kept = kept * (whole / part)

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.merge.blocks import store_, sum_in
+from evomerge.merge.blockwise.walk import store_
 from evomerge.merge.method import Parents, Values
+from evomerge.merge.precision import sum_in
 from tests.merge import cases
 from tests.merge.merging import merge
 

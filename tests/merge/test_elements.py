@@ -41,7 +41,7 @@ def _change(name: str, deltas: list[list[float]], values: Values) -> list[float]
 
 
 def _sce(topk: float, count: int) -> Values:
-    return Values({"select_topk": topk, "int8_mask": False}, ({},) * count)
+    return Values({"select_topk": topk, "energy_floor": 1e-6, "int8_mask": False}, ({},) * count)
 
 
 @pytest.mark.parametrize("topk", [-1.0, 0.0, 0.01, 0.3, 0.9, 1.0, 1.5])

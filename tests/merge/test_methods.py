@@ -9,10 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evomerge.merge.method import Parents, Values
-from evomerge.merge.methods import METHODS
 from evomerge.signatures import SIGNATURES, Base
 from tests.merge import cases, reference
-from tests.merge.merging import merge
+from tests.merge.merging import METHODS, merge
 
 pytestmark = pytest.mark.usefixtures("block_size")
 out_dtypes = st.sampled_from([*cases.FLOATS, torch.float64])

@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.merge.magnitudes import largest, leading_digits
+from evomerge.merge.digits import DigitTable, largest
+from evomerge.merge.kernels import Kernels
 from evomerge.merge.method import Parents
+from evomerge.merge.trimming import Magnitudes, MagnitudeStatistic, counter
 from tests.merge import cases, reference
-from tests.merge.merging import merge
+from tests.merge.merging import KERNELS, merge
 
 SIZES = (1, 2, 17, 4095, 300_001)
 
@@ -66,13 +68,26 @@ def test_cut_and_its_l1_norm(
 ) -> None:
     parents = _parents(cases.delta(kind, (count,), np.random.default_rng(seed)).to(dtype))
     keep = max(1, int(share * count))
-    cut = largest(parents, 0, leading_digits(parents, 0), keep)
+    for kernels in KERNELS.values():
+        _check_cut(kernels, parents, keep)
+
+
+def _check_cut(kernels: Kernels, parents: Parents, keep: int) -> None:
+    found = largest(_tables(kernels, parents)[0], keep, counter(kernels, parents, 0))
+    cut = found.cut
     ordered = sorted(np.abs(reference.flat(parents.others[0])), reverse=True)
     above = sum(value > cut.floor for value in ordered)
     equal = sum(value == cut.floor for value in ordered)
-    assert above + cut.spare == keep or (cut.floor == 0.0 and above <= keep)
+    assert above + cut.spare == keep
     assert cut.spare <= equal
-    assert cut.l1 == pytest.approx(sum(ordered[:keep]), rel=1e-12)
+    assert float(found.sums[0]) == pytest.approx(sum(ordered[:keep]), rel=1e-12)
+
+
+def _tables(kernels: Kernels, parents: Parents) -> tuple[DigitTable, ...]:
+    statistic = MagnitudeStatistic(kernels)
+    state = statistic.load(statistic.compute(parents))
+    assert isinstance(state, Magnitudes)
+    return state.tables
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -80,16 +95,20 @@ def test_digit_tables_count_every_element(dtype: torch.dtype) -> None:
     parents = cases.random_parents(2, 5000, dtype=dtype)
     assert parents.base is not None
     work = torch.float64 if dtype == torch.float64 else torch.float32
-    for index, other in enumerate(parents.others):
-        table = leading_digits(parents, index)
+    pairs = [
+        (other, table)
+        for kernels in KERNELS.values()
+        for other, table in zip(parents.others, _tables(kernels, parents), strict=True)
+    ]
+    for other, table in pairs:
         size = (other.to(work) - parents.base.to(work)).abs()
         bits, shift = (torch.int64, 48) if work == torch.float64 else (torch.int32, 16)
         pattern = size.view(bits)
         keys = 2 * (pattern >> shift) + ((pattern & ((1 << shift) - 1)) != 0)
         found, counts = np.unique(keys.numpy(), return_counts=True)
         assert table.keys.tolist() == found[::-1].tolist()
-        assert table.counts.tolist() == counts[::-1].tolist()
-        assert float(table.sums.sum()) == pytest.approx(float(size.double().sum()), rel=1e-12)
+        assert table.reach.tolist() == counts[::-1].cumsum().tolist()
+        assert float(table.total[0]) == pytest.approx(float(size.double().sum()), rel=1e-12)
 
 
 def test_differences_in_the_last_bit_decide() -> None:

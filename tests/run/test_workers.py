@@ -164,7 +164,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
     evaluator = EvaluatorSpec(
         tasks=tasks, include=(str(root),), batch_size=4, apply_chat_template=False, num_fewshot=0
     )
-    return WorkerSpec(("a", "b"), str(root), linear(0.5), evaluator, threads=1)
+    return WorkerSpec(("a", "b"), str(root), linear(0.5), evaluator, threads=1, merges=1)
 
 
 @pytest.fixture

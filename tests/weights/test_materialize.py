@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from evomerge.errors import InvalidInput, PreflightFailed
-from evomerge.merge.methods import METHODS
 from evomerge.recipe import Clause, Gradient, Parameters, Recipe, Scalar, Setting, Source
 from evomerge.signatures import SIGNATURES
 from evomerge.weights.layout import place_of
@@ -245,7 +244,7 @@ def test_parents_stay_as_they_are(llamas: Path) -> None:
     engine = materializer(llamas, *files)
     before = {name: models.read_tensors(llamas / name) for name in files}
     declared = {s.name for s in SIGNATURES.values() if s.parameter("density") is not None}
-    for method in sorted(METHODS.keys() & declared):
+    for method in sorted(SIGNATURES.keys() & declared):
         recipe = Recipe(method, (source("math", weight=0.7, density=0.5),), base_model="base")
         merged(engine, recipe)
     for name, content in files.items():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
-from evomerge.merge.method import Parents, State, Values
-from evomerge.merge.methods import METHODS
+from evomerge.merge.blockwise.kernels import BLOCKWISE
+from evomerge.merge.method import Parents, State, Statistic, Values
+from evomerge.merge.methods import merge_methods
 from evomerge.recipe import Recipe
 from evomerge.seeding import derive
 from evomerge.weights import materialize
@@ -14,15 +16,24 @@ from tests.weights.merging import materializer, merged, source
 
 
 class _Counted:
-    """A merge method that records its calls."""
+    """A merge method that records its calls, and its own statistic."""
+
+    name = "counted"
+    large = False
 
     def __init__(self) -> None:
         self.prepared: list[Parents] = []
         self.merged: list[tuple[Parents, State, Values]] = []
 
-    def prepare(self, parents: Parents) -> State:
+    def statistic(self, values: Values) -> Statistic:  # noqa: ARG002 - the same for all
+        return self
+
+    def compute(self, parents: Parents) -> dict[str, torch.Tensor]:
         self.prepared.append(parents)
-        return len(self.prepared)
+        return {"number": torch.tensor(len(self.prepared))}
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> State:
+        return int(tensors["number"])
 
     def merge(self, parents: Parents, state: State, values: Values, out: torch.Tensor) -> None:
         self.merged.append((parents, state, values))
@@ -32,7 +43,8 @@ class _Counted:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> _Counted:
     method = _Counted()
-    monkeypatch.setattr(materialize, "METHODS", {**METHODS, "dare_ties": method})
+    methods = {**merge_methods(BLOCKWISE), "dare_ties": method}
+    monkeypatch.setattr(materialize, "merge_methods", lambda _kernels: methods)
     return method
 
 
@@ -66,6 +78,7 @@ def test_methods_get_every_declared_value_and_a_stream_per_parent(
         "rescale": True,
         "int8_mask": False,
         "seed": 0,
+        "unbiased": False,
     }
     assert type(values.shared["seed"]) is int
     streams = [stream for given, _, _ in counted.merged for stream in given.streams]

@@ -14,6 +14,7 @@ from evomerge.recipe import Clause, Gradient, Parameters, Recipe, Scalar, Settin
 from evomerge.weights.layout import at_layer, place_of
 from evomerge.weights.materialize import Materializer
 from tests import models
+from tests.families import FAMILIES
 from tests.weights.merging import assert_same, linear, materializer, merged, source
 
 Tensors = dict[str, torch.Tensor]
@@ -210,10 +211,23 @@ def test_ranges_beyond_the_model_are_all_reported(engine: Materializer) -> None:
 
 
 def test_two_stacks_cannot_be_sliced(tmp_path: Path) -> None:
-    models.llama(tmp_path / "a")
-    models.rewrite(tmp_path / "a", {"vision.blocks.0.w": torch.zeros(2)})
+    FAMILIES["t5"].write(tmp_path / "a", 1)
     engine = materializer(tmp_path, "a")
     recipe = Recipe("passthrough", slices=(_slice(source("a", (0, 1))),))
-    with pytest.raises(PreflightFailed, match="'a' has 2 stacks of layers, expected one: list mod"):
+    with pytest.raises(PreflightFailed) as caught:
         engine.plan(recipe)
-    assert "vision.blocks.0.w" in merged(engine, linear(source("a", weight=1.0)))
+    assert caught.value.problems == (
+        "slices[0]: model 'a' has 2 stacks of layers (decoder.block, encoder.block), expected one: "
+        "list models instead of slices or use modules",
+    )
+
+
+def test_numbered_tensors_beside_the_layers_are_no_layers(tmp_path: Path) -> None:
+    models.llama(tmp_path / "a", layers=3)
+    models.rewrite(tmp_path / "a", {"classifier.0.w": torch.ones(2), "embedder.0.w": torch.ones(2)})
+    slices = (_slice(source("a", (0, 1), scale=2.0)), _slice(source("a", (2, 3), scale=3.0)))
+    got = merged(materializer(tmp_path, "a"), Recipe("passthrough", slices=slices))
+    assert got["classifier.0.w"].tolist() == [3.0, 3.0]
+    assert got["embedder.0.w"].tolist() == [2.0, 2.0]
+    assert "model.layers.1.mlp.up_proj.weight" in got
+    assert "model.layers.2.mlp.up_proj.weight" not in got

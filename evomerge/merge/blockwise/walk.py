@@ -1,25 +1,17 @@
-"""How a tensor is walked: aligned blocks, the working precision, one rounding at the store."""
+"""How a tensor is walked: aligned blocks in index order, one rounding at the store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import final
 
 import torch
 from torch import Tensor
 
-from evomerge.merge.method import Parents
-
 # Powers of two, so that block starts and offsets within a block share no bits. The rows of a block
 # should stay in a CPU core's cache; on an accelerator launches cost more than cache misses.
 _CPU_BLOCK = 1 << 17
 _DEVICE_BLOCK = 1 << 22
-
-
-def working_dtype(parents: Parents) -> torch.dtype:
-    """The precision of all arithmetic: float64 if any parent is float64, else float32."""
-    double = any(tensor.dtype == torch.float64 for tensor in parents.tensors)
-    return torch.float64 if double else torch.float32
 
 
 def block_length(count: int, device: torch.device) -> int:
@@ -71,11 +63,3 @@ def _rounded_to_odd(row_B: Tensor) -> Tensor:
     bits_B -= (back_B.abs() > row_B.abs()).int()
     bits_B |= (back_B != row_B).int()
     return nearest_B
-
-
-def sum_in(dtype: torch.dtype, values: Sequence[float]) -> float:
-    """The sum of `values`, each rounded to `dtype`, added in order in that precision."""
-    total = torch.zeros((), dtype=dtype)
-    for value in values:
-        total += torch.tensor(value, dtype=dtype)
-    return total.item()
