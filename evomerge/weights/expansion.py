@@ -11,11 +11,12 @@ from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe
 from evomerge.weights.compatibility import capped
 from evomerge.weights.headers import TensorInfo
-from evomerge.weights.layout import Section, has_vocabulary_axis, is_early
+from evomerge.weights.layout import Section, is_early
 from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.towers import Tower
 from evomerge.weights.vocabulary import Alignment
+from evomerge.weights.vocabulary_tensors import changing
 
 
 @dataclass(frozen=True)
@@ -245,30 +246,15 @@ class _Expansion:
         return Target(name, None, 0.0, (self._input(self.donor.name, name, name),))
 
     def _input(self, model: str, label: str, stored: str) -> Input:
-        info = self.pool.infos(model)[stored]
-        return Input(model, label, info, self._alignment(model, info))
-
-    def _alignment(self, model: str, info: TensorInfo) -> Alignment | None:
-        """The alignment, for tensors with a vocabulary axis whose rows it changes."""
-        if self.alignment is None:
-            return None
-        if info.name.endswith("final_logits_bias"):
-            self._note(
-                f"model '{model}': tensor '{info.name}' has its vocabulary along the second axis, "
-                "which is not supported: remove the recipe's tokenizer"
-            )
-        if not has_vocabulary_axis(info.name):
-            return None
-        parent = self.pool.parent(model)
-        if info.name not in parent.towers.main.stored.values():
-            return None  # another module's own tokens
-        if info.shape[0] != parent.embedding_rows:
-            self._note(
-                f"model '{model}': tensor '{info.name}' has {info.shape[0]} rows, its embedding "
-                f"{parent.embedding_rows}: replace the model"
-            )
-            return None
-        return None if self.alignment.keeps(model, info.shape[0]) else self.alignment
+        parent, info = self.pool.parent(model), self.pool.infos(model)[stored]
+        alignment = None
+        try:
+            if self.alignment is not None:
+                alignment = changing(self.alignment, parent, info)
+        except PreflightFailed as error:
+            for line in error.problems:
+                self._note(line)
+        return Input(model, label, info, alignment)
 
     def _target(
         self, local: str, scene: _Scene, depth: float, own: Mapping[str, str]
