@@ -55,6 +55,12 @@ class Setting:
         """A setting with the same value everywhere."""
         return Setting((Clause(value),))
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether every tensor gets the same value."""
+        first = self.clauses[0] if self.clauses else None
+        return first is not None and first.filter is None and not isinstance(first.value, Gradient)
+
     def at(self, tensor_name: str, depth: float) -> Scalar | None:
         """The value for a tensor at `depth` in [0, 1] of its slice; None when no clause matches."""
         for clause in self.clauses:

@@ -196,3 +196,11 @@ def schema() -> None:
     from evomerge.cli.inspecting import schema_command
 
     schema_command()
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Show what this machine offers: versions, GPUs, kernels, memory, disk; and what to improve."""
+    from evomerge.cli.doctor import doctor_command
+
+    doctor_command(as_json=as_json)

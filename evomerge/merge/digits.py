@@ -8,6 +8,8 @@ floats are nearly all of the first kind, which needs no further digits.
 
 from __future__ import annotations
 
+import struct
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,11 +88,24 @@ class DigitTable:
 
     def position(self, rank: int) -> int:
         """The entry that holds the `rank`-th largest number, 1 being the largest."""
-        return int(self.reach.searchsorted(rank))
+        return bisect_left(self._reach, rank)
+
+    def entry(self, position: int) -> tuple[int, int]:
+        """The key at `position`, and how many numbers have it or a larger one."""
+        return self._keys[position], self._reach[position]
 
     def before(self, position: int) -> int:
         """How many numbers have larger keys than the entry at `position`."""
-        return int(self.reach[position - 1]) if position else 0
+        return self._reach[position - 1] if position else 0
+
+    @cached_property
+    def _reach(self) -> memoryview[int]:
+        # Reading single entries of an array as Python integers is slow; thresholds read a dozen.
+        return self.reach.data
+
+    @cached_property
+    def _keys(self) -> memoryview[int]:
+        return self.keys.data
 
     @cached_property
     def sums(self) -> npt.NDArray[np.float64]:
@@ -188,7 +203,8 @@ def _reach(table: DigitTable, rank: int, count: CountDigits, *, whole: bool = Tr
     while True:
         position = table.position(rank)
         before = table.before(position)
-        key, of = int(table.keys[position]), int(table.reach[position]) - before
+        key, of = table.entry(position)
+        of -= before
         rank -= before
         pattern += (key >> 1) << table.shift
         found.append((table, position))
@@ -202,6 +218,8 @@ def _reach(table: DigitTable, rank: int, count: CountDigits, *, whole: bool = Tr
 
 def _number(pattern: int, dtype: torch.dtype) -> float:
     """The float with this bit pattern."""
-    if dtype == torch.float32:
-        return float(np.array(pattern, np.uint32).view(np.float32))
-    return float(np.array(pattern, np.uint64).view(np.float64))
+    single = dtype == torch.float32
+    number: float = struct.unpack(
+        "f" if single else "d", struct.pack("I" if single else "Q", pattern)
+    )[0]
+    return number

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, final
 
 from safetensors import SafetensorError, safe_open
 
+from evomerge.cache_folder import cache_folder
 from evomerge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -51,10 +52,8 @@ class DiskCache:
             InvalidInput: $EVOMERGE_CACHE_GB is not a number of at least 0, or nothing names a
                 folder and the user has no home.
         """
-        given, shared = os.environ.get("EVOMERGE_CACHE"), os.environ.get("XDG_CACHE_HOME")
         try:
-            base = Path(shared) if shared else Path("~/.cache").expanduser()
-            folder = Path(given).expanduser() if given else base / "evomerge"
+            folder = cache_folder()
         except RuntimeError as error:
             raise InvalidInput(
                 "EVOMERGE_CACHE: there is no home folder to cache in: set it to a folder"

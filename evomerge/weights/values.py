@@ -9,7 +9,7 @@ from evomerge.parameter import Parameter, Scope
 from evomerge.recipe import Parameters, Recipe, Scalar
 from evomerge.signatures import SIGNATURES
 from evomerge.weights.expansion import Input, Target
-from evomerge.weights.parts import Part, parts_of
+from evomerge.weights.parts import parts_of
 
 _MISSING = "has no value"
 _MISSING_FIX = "add an entry without a filter after the filtered ones"
@@ -32,6 +32,9 @@ class ValueLookup:
         self._per_model = [p for p in signature.parameters if p.scope is Scope.MODEL]
         self._shared = [p for p in signature.parameters if p.scope is Scope.SHARED]
         self._faults: dict[tuple[str, str, str], list[str]] = {}
+        # Most values are the same for all tensors of a part; one lookup serves them all.
+        self._constant: dict[tuple[int, int | None], Mapping[str, Scalar]] = {}
+        self._others = [part.others(signature) for part in self._parts]
 
     @property
     def problems(self) -> list[str]:
@@ -43,26 +46,40 @@ class ValueLookup:
 
     def shared(self, target: Target) -> Mapping[str, Scalar]:
         """The parameters with one value for the output tensor."""
-        scopes = self._part(target).scopes
-        return self._resolve(self._shared, scopes, target.name, target.depth, "")
+        found = self._constant.get((_part(target), None))
+        if found is None:
+            scopes = self._parts[_part(target)].scopes
+            found = self._resolve(self._shared, scopes, target.name, target.depth, "")
+            self._keep(target, None, self._shared, scopes, found)
+        return found
 
     def models(self, target: Target) -> tuple[Mapping[str, Scalar], ...]:
         """The parameters of each model besides the base, in recipe order."""
-        part = self._part(target)
-        found = []
-        for index in part.others(self._signature):
-            scopes = (part.sources[index].parameters, *part.scopes)
-            item: Input = target.inputs[index]
-            of = f" of '{item.model}'"
-            values = self._resolve(self._per_model, scopes, item.name, target.depth, of)
-            if len(values) == len(self._per_model):
-                self._check_together(values, item)
-            found.append(values)
-        return tuple(found)
+        return tuple(self._model(target, index) for index in self._others[_part(target)])
 
-    def _part(self, target: Target) -> Part:
-        assert target.part is not None, "copied tensors have no parameters"
-        return self._parts[target.part]
+    def _model(self, target: Target, index: int) -> Mapping[str, Scalar]:
+        found = self._constant.get((_part(target), index))
+        if found is not None:
+            return found
+        part, item = self._parts[_part(target)], target.inputs[index]
+        scopes = (part.sources[index].parameters, *part.scopes)
+        of = f" of '{item.model}'"
+        values = self._resolve(self._per_model, scopes, item.name, target.depth, of)
+        if len(values) == len(self._per_model) and not self._check_together(values, item):
+            self._keep(target, index, self._per_model, scopes, values)
+        return values
+
+    def _keep(
+        self,
+        target: Target,
+        index: int | None,
+        parameters: list[Parameter],
+        scopes: tuple[Parameters, ...],
+        values: Mapping[str, Scalar],
+    ) -> None:
+        """Remember values without a fault that do not depend on the tensor."""
+        if len(values) == len(parameters) and all(_is_constant(p, scopes) for p in parameters):
+            self._constant[(_part(target), index)] = values
 
     def _resolve(
         self,
@@ -83,10 +100,12 @@ class ValueLookup:
             values[parameter.name] = parameter.convert(value)
         return values
 
-    def _check_together(self, values: Mapping[str, Scalar], item: Input) -> None:
+    def _check_together(self, values: Mapping[str, Scalar], item: Input) -> bool:
+        """Whether there is a fault."""
         fault = self._signature.conflict(values)
         if fault is not None:
             self._note(f"parameters of '{item.model}'", fault.what, fault.fix, item.name)
+        return fault is not None
 
     def _note(self, subject: str, fault: str, fix: str, tensor: str) -> None:
         """One line per subject with its first numbers, however many layers a gradient visits."""
@@ -103,6 +122,18 @@ def _first(
         if value is not None:
             return value
     return parameter.default
+
+
+def _is_constant(parameter: Parameter, scopes: tuple[Parameters, ...]) -> bool:
+    """Whether the first scope that speaks about the parameter gives all tensors one value."""
+    settings = (scope.get(parameter.name) for scope in scopes)
+    first = next((setting for setting in settings if setting is not None), None)
+    return first is None or first.is_constant
+
+
+def _part(target: Target) -> int:
+    assert target.part is not None, "copied tensors have no parameters"
+    return target.part
 
 
 def _more(tensors: list[str]) -> str:

@@ -9,12 +9,14 @@ import numpy as np
 from numba.extending import overload
 
 from evomerge.merge.compiled.elements import folded, wide
-from evomerge.merge.compiled.masks import Above, Between, Drawn
-from evomerge.merge.compiled.passes import compiled, visit
-from evomerge.merge.compiled.tuples import from_array, slices
+from evomerge.merge.compiled.jit import compiled
+from evomerge.merge.compiled.masks import Above, Between, Counting, Drawn
+from evomerge.merge.compiled.passes import visit
+from evomerge.merge.compiled.tuples import from_array, slices, to_array
 
 BLOCK = 1 << 15
 """Elements; a power of two up to 2^16, for `folded`."""
+_STRIDE = 1 << 9
 
 
 @compiled
@@ -44,20 +46,59 @@ def walk_bands(
     """
     ends = np.zeros(spare.shape, np.int64)
     bounds = np.empty(floors.shape, np.float32)
-    for first in range(0, base.size, BLOCK):
-        start, stop = first, min(first + BLOCK, base.size)
-        admit(others, base[start:stop], start, floors, spare, ends)
-        while start < stop:
-            # Bounds are constant up to the nearest index at which one admits no more equals.
-            end = stop
+    counts = np.zeros(spare.size, np.int64)
+    for start in range(0, base.size, BLOCK):
+        stop = min(start + BLOCK, base.size)
+        if spare.max() > 0:
+            # Most blocks admit all equals or none, which is only known once they are counted.
             for side in range(len(floors)):
                 for k in range(len(others)):
-                    still = ends[side, k] > start
+                    still = spare[side, k] > 0
                     bounds[side, k] = below[side, k] if still else floors[side, k]
-                    end = min(end, ends[side, k]) if still else end
-            mask = bounded(like, bounds, others)
-            visit(what, base[start:end], slices(others, start, end), mask, out[start:end])
-            start = end
+            mask = counting(like, bounds, floors, others)
+            near = slices(others, start, stop)
+            to_array(counts, visit(what, base[start:stop], near, mask, out[start:stop]))
+            wanted = counts.reshape(spare.shape)
+            if np.all((wanted <= spare) | (spare == 0)):
+                spare -= np.minimum(wanted, spare)
+                continue
+            admit(others, base[start:stop], start, floors, spare, ends)
+        _walk_parts(what, base, others, like, (floors, below, ends), start, stop, out)
+
+
+@compiled
+def _walk_parts(
+    what: Any, base: Any, others: Any, like: Any, limits: Any, start: Any, stop: Any, out: Any
+) -> None:
+    """Visit a block in parts: up to the nearest index at which a bound admits no more equals."""
+    floors, below, ends = limits
+    bounds = np.empty(floors.shape, np.float32)
+    while start < stop:
+        end = stop
+        for side in range(len(floors)):
+            for k in range(len(others)):
+                still = ends[side, k] > start
+                bounds[side, k] = below[side, k] if still else floors[side, k]
+                end = min(end, ends[side, k]) if still else end
+        mask = bounded(like, bounds, others)
+        visit(what, base[start:end], slices(others, start, end), mask, out[start:end])
+        start = end
+
+
+def counting(like: Any, bounds: Any, floors: Any, others: Any) -> Any:
+    """A mask of the kind of `like` that counts magnitudes equal to the floors."""
+
+
+@overload(counting, strict=False)
+def _counting(like: Any, bounds: Any, floors: Any, others: Any) -> Callable[..., Any]:
+    if like.instance_class is Above:
+        return lambda like, bounds, floors, others: Counting(
+            Above(from_array(bounds[0], others)), from_array(floors[0], others)
+        )
+    return lambda like, bounds, floors, others: Counting(
+        Between(from_array(bounds[0], others), from_array(bounds[1], others)),
+        (*from_array(floors[0], others), *from_array(floors[1], others)),
+    )
 
 
 def bounded(like: Any, bounds: Any, others: Any) -> Any:
@@ -99,18 +140,26 @@ def _admit(
 @compiled
 def _admitted(other: Any, base: Any, floor: Any, spare: Any) -> tuple[int, int]:
     """How much of a block admits magnitudes equal to `floor`, and how many may still come."""
+    for start in range(0, base.size, _STRIDE):
+        stop = min(start + _STRIDE, base.size)
+        count = _equals(other[start:stop], base[start:stop], floor)
+        if count > spare:
+            for j in range(start, stop):
+                if abs(wide(other[j]) - wide(base[j])) == floor:
+                    if spare == 0:
+                        return j, 0
+                    spare -= 1
+        spare -= count
+    return base.size, spare
+
+
+@compiled
+def _equals(other: Any, base: Any, floor: Any) -> Any:
     count = np.int32(0)
     for j in range(base.size):
         # In 32 bits, half the vector registers that Python's integers would take.
         count = np.int32(count + np.int32(abs(wide(other[j]) - wide(base[j])) == floor))
-    if count <= spare:
-        return base.size, spare - count
-    for j in range(base.size):
-        if abs(wide(other[j]) - wide(base[j])) == floor:
-            if spare == 0:
-                return j, 0
-            spare -= 1
-    return base.size, 0
+    return count
 
 
 @compiled

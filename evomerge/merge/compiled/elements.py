@@ -93,14 +93,23 @@ def _put_half(y: Any, i: Any, value: Any) -> None:
     y[i] = np.int16(found | ((bits >> U32(16)) & U32(0x8000)))
 
 
+# Products and sums of 32-bit integers are 64 bits wide in numba, hence the U32 around each.
+
+
 @register_jitable
 def folded(key: Any, start: Any) -> Any:
-    """What the first step of a draw adds to indices of a block; `start` is a multiple of 2^16.
+    """What the first step of a draw adds to indices of a block; `start` is a multiple of 2^15.
 
-    x ^= x >> 16 for x = (start + j) ^ key with j < 2^16 is j ^ (this number).
+    x ^= x >> 16 for x = (start + j) ^ key with j < 2^15 is j ^ (this number).
     """
-    first = U32(start) ^ key
-    return first ^ (first >> U32(16))
+    first = U32(U32(start) ^ key)
+    return U32(first ^ U32(first >> U32(16)))
+
+
+@register_jitable
+def _word(j: Any, fold: Any, added: Any) -> Any:
+    x = U32(U32(U32(U32(j) ^ fold) * U32(0x7FEB352D)) + added)
+    return U32(U32(x ^ U32(x >> U32(15))) * U32(0x846CA68B))
 
 
 @register_jitable
@@ -109,13 +118,11 @@ def high_draw(j: Any, fold: Any, added: Any) -> Any:
 
     See `evomerge.merge.kernels.Chances`; the lower half is arbitrary.
     """
-    x = (U32(j) ^ fold) * U32(0x7FEB352D) + added
-    return np.int32((x ^ (x >> U32(15))) * U32(0x846CA68B))
+    return np.int32(_word(j, fold, added))
 
 
 @register_jitable
 def low_draw(j: Any, fold: Any, added: Any) -> Any:
     """The draw of an odd task vector at offset j, in the upper half of an int32."""
-    x = (U32(j) ^ fold) * U32(0x7FEB352D) + added
-    x = (x ^ (x >> U32(15))) * U32(0x846CA68B)
-    return np.int32((x ^ (x >> U32(16))) << U32(16))
+    x = _word(j, fold, added)
+    return np.int32(U32(U32(x ^ U32(x >> U32(16))) << U32(16)))

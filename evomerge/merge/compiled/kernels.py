@@ -90,8 +90,8 @@ class CompiledKernels:
 
     def l1_norms(self, deltas: Deltas) -> tuple[float, ...]:
         """See `Kernels.l1_norms`; float32 over parts of a block, float64 over blocks."""
-        if not _fits(deltas.base, *deltas.others):
-            return BLOCKWISE.l1_norms(deltas)
+        if isinstance(deltas.masks, Bands) or not _fits(deltas.base, *deltas.others):
+            return BLOCKWISE.l1_norms(deltas)  # norms within bands follow from tables instead
         totals = np.zeros(len(deltas.others))
         _walk(passes.Norms(totals), deltas, deltas.base)
         return tuple(totals.tolist())

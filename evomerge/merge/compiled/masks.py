@@ -11,6 +11,7 @@ from numba.extending import overload, register_jitable
 from evomerge.merge.compiled.elements import high_draw, low_draw
 
 _ZERO = np.float32(0.0)
+I32 = np.int32
 
 
 class Everything(NamedTuple):
@@ -30,6 +31,13 @@ class Above(NamedTuple):
     """Survivors have magnitudes above `lows`, one number per task vector."""
 
     lows: Any
+
+
+class Counting(NamedTuple):
+    """`mask`, while magnitudes equal to `floors` are counted: one per low bound, then per high."""
+
+    mask: Any
+    floors: Any
 
 
 class Drawn(NamedTuple):
@@ -70,6 +78,8 @@ def survivors(mask: Any, j: Any, deltas: Any) -> Any:
 @overload(survivors, strict=False)
 def _survivors(mask: Any, j: Any, deltas: Any) -> Callable[..., Any]:
     kind = mask.instance_class
+    if kind is Counting:
+        return lambda mask, j, deltas: survivors(mask.mask, j, deltas)
     if kind is Everything:
         return lambda mask, j, deltas: deltas
     if kind is Above:
@@ -81,6 +91,55 @@ def _survivors(mask: Any, j: Any, deltas: Any) -> Callable[..., Any]:
     choose = _kept_if_ranked if kind is RankDrawn else _divided_if_ranked
     return lambda mask, j, deltas: ranked(
         choose, mask.folds, mask.added, mask.ranks, mask.starts, mask.steps, j, deltas
+    )
+
+
+def no_equals(mask: Any) -> Any:
+    """The counts to begin with; none for masks that do not count."""
+
+
+@overload(no_equals, strict=False)
+def _no_equals(mask: Any) -> Callable[..., Any]:
+    if mask.instance_class is not Counting:
+        return lambda mask: ()
+    return lambda mask: integers(mask.floors)
+
+
+def integers(like: Any) -> Any:
+    """As many int32 zeros as `like` has entries."""
+
+
+@overload(integers, strict=False)
+def _integers(like: Any) -> Callable[..., Any]:
+    if len(like) == 0:
+        return lambda like: ()
+    return lambda like: (*integers(like[:-1]), I32(0))
+
+
+def tally(mask: Any, deltas: Any, counts: Any) -> Any:
+    """The counts with those of one element."""
+
+
+@overload(tally, strict=False)
+def _tally(mask: Any, deltas: Any, counts: Any) -> Callable[..., Any]:
+    if mask.instance_class is not Counting:
+        return lambda mask, deltas, counts: counts
+    if len(counts) == len(deltas):
+        return lambda mask, deltas, counts: equals(mask.floors, deltas, counts)
+    return lambda mask, deltas, counts: equals(mask.floors, (*deltas, *deltas), counts)
+
+
+def equals(floors: Any, deltas: Any, counts: Any) -> Any:
+    """Each count, one more where the magnitude equals the floor."""
+
+
+@overload(equals, strict=False)
+def _equals(floors: Any, deltas: Any, counts: Any) -> Callable[..., Any]:
+    if len(counts) == 0:
+        return lambda floors, deltas, counts: ()
+    return lambda floors, deltas, counts: (
+        *equals(floors[:-1], deltas[:-1], counts[:-1]),
+        I32(counts[-1] + I32(abs(deltas[-1]) == floors[-1])),
     )
 
 
@@ -163,18 +222,24 @@ def _ranked(
         *ranked(choose, folds, added, ranks[:-1], starts[:-1], steps[:-1], j, deltas[:-1]),
         choose(
             draw(j, folds[pair], added[pair]),
-            (starts[-1] + steps[-1] * np.int32(ranks[-1][j])) >> np.int32(8),
+            _limit(starts[-1], steps[-1], ranks[-1][j]),
             deltas[-1],
         ),
     )
 
 
 @register_jitable
+def _limit(start: Any, step: Any, rank: Any) -> Any:
+    # Sums and products of 32-bit integers are 64 bits wide in numba, hence the I32 around each.
+    return I32(I32(start + I32(step * I32(rank))) >> I32(8))
+
+
+@register_jitable
 def _kept_if_ranked(draw: Any, limit: Any, delta: Any) -> Any:
-    return delta if (draw >> np.int32(16)) < limit - np.int32(32768) else _ZERO
+    return delta if I32(draw >> I32(16)) < I32(limit - I32(32768)) else _ZERO
 
 
 @register_jitable
 def _divided_if_ranked(draw: Any, limit: Any, delta: Any) -> Any:
-    chance = np.float32(min(max(limit, np.int32(1)), np.int32(65536))) * np.float32(2.0**-16)
-    return delta / chance if (draw >> np.int32(16)) < limit - np.int32(32768) else _ZERO
+    chance = np.float32(min(max(limit, I32(1)), I32(65536))) * np.float32(2.0**-16)
+    return delta / chance if I32(draw >> I32(16)) < I32(limit - I32(32768)) else _ZERO

@@ -6,20 +6,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numba.extending import overload, register_jitable
 
 from evomerge.merge.compiled.elements import put, wide
-from evomerge.merge.compiled.masks import survivors
+from evomerge.merge.compiled.jit import compiled, reordered
+from evomerge.merge.compiled.masks import no_equals, survivors, tally
 from evomerge.merge.compiled.tuples import differences, elements, products, sums, total
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _TINY_DIVISOR = np.float32(1e-6)
-
-# Division by zero gives Inf instead of a Python exception, without which nothing is vectorised.
-compiled = njit(nogil=True, cache=True, error_model="numpy")
-# Sums may be split over the lanes of vector registers; nothing else is reordered.
-reordered = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 
 
 class Sum(NamedTuple):
@@ -57,7 +52,11 @@ class Norms(NamedTuple):
 
 
 def visit(what: Any, base: Any, others: Any, mask: Any, out: Any) -> Any:
-    """Do `what` for one block; `base`, `others` and `out` are the block's."""
+    """Do `what` for one block; `base`, `others` and `out` are the block's.
+
+    Returns:
+        What the mask counted.
+    """
 
 
 @overload(visit, strict=False)
@@ -70,40 +69,56 @@ def _visit(what: Any, base: Any, others: Any, mask: Any, out: Any) -> Callable[.
 
 
 @compiled
-def _sum(what: Any, base: Any, others: Any, mask: Any, out: Any) -> None:
+def _sum(what: Any, base: Any, others: Any, mask: Any, out: Any) -> Any:
+    counts = no_equals(mask)
     for j in range(out.size):
         anchor = wide(base[j])
-        kept = survivors(mask, j, differences(others, j, anchor))
+        deltas = differences(others, j, anchor)
+        counts = tally(mask, deltas, counts)
+        kept = survivors(mask, j, deltas)
         put(out, j, anchor + total(products(kept, what.factors)))
+    return counts
 
 
 @compiled
-def _mean(what: Any, base: Any, others: Any, mask: Any, out: Any) -> None:
+def _mean(what: Any, base: Any, others: Any, mask: Any, out: Any) -> Any:
+    counts = no_equals(mask)
     for j in range(out.size):
         anchor = wide(base[j])
-        kept = survivors(mask, j, differences(others, j, anchor))
+        deltas = differences(others, j, anchor)
+        counts = tally(mask, deltas, counts)
+        kept = survivors(mask, j, deltas)
         put(out, j, anchor + total(products(kept, what.factors)) / what.divisor)
+    return counts
 
 
 @compiled
-def _elected(what: Any, base: Any, others: Any, mask: Any, out: Any) -> None:
+def _elected(what: Any, base: Any, others: Any, mask: Any, out: Any) -> Any:
+    counts = no_equals(mask)
     for j in range(out.size):
         anchor = wide(base[j])
-        terms = products(survivors(mask, j, differences(others, j, anchor)), what.factors)
+        deltas = differences(others, j, anchor)
+        counts = tally(mask, deltas, counts)
+        terms = products(survivors(mask, j, deltas), what.factors)
         sign = _ONE if total(terms) >= _ZERO else -_ONE
         put(out, j, anchor + total(agreeing(terms, sign)) * what.scale * sign)
+    return counts
 
 
 @compiled
-def _elected_mean(what: Any, base: Any, others: Any, mask: Any, out: Any) -> None:
+def _elected_mean(what: Any, base: Any, others: Any, mask: Any, out: Any) -> Any:
+    counts = no_equals(mask)
     for j in range(out.size):
         anchor = wide(base[j])
-        terms = products(survivors(mask, j, differences(others, j, anchor)), what.factors)
+        deltas = differences(others, j, anchor)
+        counts = tally(mask, deltas, counts)
+        terms = products(survivors(mask, j, deltas), what.factors)
         sign = _ONE if total(terms) >= _ZERO else -_ONE
         agreed = agreeing(terms, sign)
         divisor = total(present(agreed, what.weights))
         divisor = _ONE if divisor == _ZERO else divisor
         put(out, j, anchor + total(agreed) / divisor * what.scale * sign)
+    return counts
 
 
 def agreeing(terms: Any, sign: Any) -> Any:

@@ -8,7 +8,8 @@ import numpy as np
 
 from evomerge.merge.compiled.blocks import BLOCK
 from evomerge.merge.compiled.elements import put, wide
-from evomerge.merge.compiled.passes import agreeing, compiled, present
+from evomerge.merge.compiled.jit import compiled
+from evomerge.merge.compiled.passes import agreeing, present
 from evomerge.merge.compiled.statistics import variance
 from evomerge.merge.compiled.tuples import differences, products, slices, total
 

@@ -9,10 +9,11 @@ import numpy as np
 from numba.extending import overload
 
 from evomerge.merge.compiled.elements import U32, wide
-from evomerge.merge.compiled.passes import compiled, reordered
+from evomerge.merge.compiled.jit import compiled, reordered
 from evomerge.merge.compiled.tuples import differences, slices
 
 _ROW = 1 << 11
+_FEW = 64
 
 
 @compiled
@@ -70,11 +71,34 @@ def _subtract(other: Any, base: Any, row: Any) -> None:
 @compiled
 def _keys(patterns: Any, shift: Any, prefix: Any, mine: Any, keys: Any) -> None:
     """The key of each bit pattern as `evomerge.merge.digits` defines it; -1 without the prefix."""
-    low = (U32(1) << shift) - U32(1)
+    low = U32((U32(1) << shift) - U32(1))
     for j in range(patterns.size):
-        rest = patterns[j] - prefix
-        key = np.int32((rest >> shift) + ((rest + low) >> shift))
-        keys[j] = key if (patterns[j] & mine) == prefix else np.int32(-1)
+        rest = U32(patterns[j] - prefix)
+        digit = U32(rest >> shift)
+        key = np.int32(U32(U32(digit + digit) + (U32(1) if U32(rest & low) else U32(0))))
+        keys[j] = key if U32(patterns[j] & mine) == prefix else np.int32(-1)
+
+
+@compiled
+def _matching(keys: Any, where: Any) -> Any:
+    """Write the indices of the keys that are not -1 to `where`; how many there are."""
+    found = 0
+    for start in range(0, keys.size, _FEW):
+        stop = min(start + _FEW, keys.size)
+        # Second digits are asked for of few numbers: most groups hold none.
+        if _largest(keys[start:stop]) >= 0:
+            for j in range(start, stop):
+                where[found] = j
+                found += keys[j] >= 0
+    return found
+
+
+@compiled
+def _largest(keys: Any) -> Any:
+    largest = np.int32(-1)
+    for j in range(keys.size):
+        largest = max(largest, keys[j])
+    return largest
 
 
 @compiled
@@ -93,17 +117,16 @@ def magnitude_digits(
         sums: float64, shape (keys, 1); added to.
     """
     row, keys = np.empty(_ROW, np.float32), np.empty(_ROW, np.int32)
+    where = np.empty(_ROW + 1, np.int32)
     for start in range(0, base.size, _ROW):
         stop = min(start + _ROW, base.size)
         _distances(base[start:stop], other[start:stop], row)
         _keys(row.view(np.uint32)[: stop - start], shift, prefix, mine, keys)
-        for j in range(stop - start):
-            key = keys[j]
-            if key >= 0:
-                counts[key] += 1
-                # Even keys stand for one magnitude: their sums follow from the counts.
-                if key & 1:
-                    sums[key, 0] += row[j]
+        for at in where[: _matching(keys[: stop - start], where)]:
+            counts[keys[at]] += 1
+            # Even keys stand for one magnitude: their sums follow from the counts.
+            if keys[at] & 1:
+                sums[keys[at], 0] += row[at]
 
 
 @compiled
@@ -147,15 +170,15 @@ def variance_digits(
 ) -> None:
     """Count the variances over task vectors by digit and sum up each one's squares, (keys, K)."""
     row, keys = np.empty(_ROW, np.float32), np.empty(_ROW, np.int32)
+    where = np.empty(_ROW + 1, np.int32)
     for start in range(0, base.size, _ROW):
         stop = min(start + _ROW, base.size)
         _variances(base[start:stop], slices(others, start, stop), row)
         _keys(row.view(np.uint32)[: stop - start], shift, prefix, mine, keys)
-        for j in range(stop - start):
-            key = keys[j]
-            if key >= 0:
-                counts[key] += 1
-                add_squares(differences(others, start + j, wide(base[start + j])), sums[key])
+        for at in where[: _matching(keys[: stop - start], where)]:
+            counts[keys[at]] += 1
+            deltas = differences(others, start + at, wide(base[start + at]))
+            add_squares(deltas, sums[keys[at]])
 
 
 @compiled

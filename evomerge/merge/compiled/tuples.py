@@ -58,6 +58,23 @@ def _from_array(array: Any, like: Any) -> Callable[..., Any]:
     return lambda array, like: (*from_array(array, like[:-1]), array[last])
 
 
+def to_array(array: Any, xs: Any) -> Any:
+    """Write the numbers into the first entries of `array`."""
+
+
+@overload(to_array, strict=False)
+def _to_array(array: Any, xs: Any) -> Callable[..., Any]:
+    last = len(xs) - 1
+    if last < 0:
+        return lambda array, xs: None
+
+    def write(array: Any, xs: Any) -> None:
+        array[last] = xs[last]
+        to_array(array, xs[:-1])
+
+    return write
+
+
 def slices(arrays: Any, start: Any, stop: Any) -> Any:
     """Elements from start to stop of each array."""
 
