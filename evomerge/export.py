@@ -150,13 +150,11 @@ def _renamed(recipe: Recipe, name: Callable[[str], str]) -> Recipe:
         models, slices = map(source, entry.models), map(part, entry.slices)
         return replace(entry, models=tuple(models), slices=tuple(slices))
 
-    donor = recipe.tokenizer_source
-    known = donor in recipe.referenced_models()
     return replace(
         recipe,
         models=tuple(source(entry) for entry in recipe.models),
         slices=tuple(part(entry) for entry in recipe.slices),
         modules=tuple(module(entry) for entry in recipe.modules),
         base_model=None if recipe.base_model is None else name(recipe.base_model),
-        tokenizer_source=name(donor) if donor is not None and known else donor,
+        tokenizer=None if recipe.tokenizer is None else recipe.tokenizer.renamed(name),
     )

@@ -20,6 +20,7 @@ from evomerge.recipe import (
     Source,
 )
 from evomerge.signatures import SIGNATURES, did_you_mean
+from evomerge.tokenizer_yaml import TOKENIZER_KEYS, read_tokenizer
 
 TOP_KEYS = (
     "merge_method",
@@ -30,8 +31,7 @@ TOP_KEYS = (
     "parameters",
     "dtype",
     "out_dtype",
-    "tokenizer_source",
-    "tokenizer",
+    *TOKENIZER_KEYS,
     "chat_template",
 )
 _KINDS = {p.name: p.kind for signature in SIGNATURES.values() for p in signature.parameters}
@@ -74,11 +74,9 @@ class _Reader:
             )
         method = self.method(mapping.get("merge_method"))
         fields: dict[str, Any] = {
-            key: self.text(mapping.get(key), key)
-            for key in ("base_model", "tokenizer_source", "chat_template")
+            key: self.text(mapping.get(key), key) for key in ("base_model", "chat_template")
         }
-        if "tokenizer" in mapping:
-            fields["tokenizer_source"] = self.tokenizer(mapping)
+        fields["tokenizer"] = read_tokenizer(mapping, self.problem)
         for key in ("dtype", "out_dtype"):
             fields[key] = self.dtype(mapping.get(key), key)
         parameters = self.parameters(mapping.get("parameters"), "parameters")
@@ -140,14 +138,6 @@ class _Reader:
         if value is not None and not isinstance(value, str):
             self.problem(path, f"expected a text, got {_brief(value)}; put it in quotes")
         return value if isinstance(value, str) else None
-
-    def tokenizer(self, mapping: Mapping[str, Any]) -> str | None:
-        value = mapping["tokenizer"]
-        if "tokenizer_source" in mapping:
-            self.problem("tokenizer", "give either 'tokenizer' or 'tokenizer_source', not both")
-        if self.mapping(value, "tokenizer", ("source",)):
-            return self.text(value.get("source"), "tokenizer.source")
-        return None
 
     def dtype(self, value: Any, path: str) -> str | None:
         if value is None:

@@ -8,6 +8,7 @@ from typing import Any
 from evomerge import yaml12
 from evomerge.mergekit_reader import from_mapping
 from evomerge.recipe import Gradient, Module, Parameters, Recipe, Setting, Slice, Source
+from evomerge.tokenizer_yaml import tokenizer_mapping
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -28,10 +29,10 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
     if recipe.modules:
         mapping["modules"] = {module.name: _body(module) for module in recipe.modules}
     mapping |= _body(recipe)
-    for key in ("dtype", "out_dtype", "tokenizer_source", "chat_template"):
+    for key in ("dtype", "out_dtype", "chat_template"):
         if getattr(recipe, key) is not None:
             mapping[key] = getattr(recipe, key)
-    return mapping
+    return mapping | tokenizer_mapping(recipe.tokenizer)
 
 
 def _body(body: Recipe | Module) -> dict[str, Any]:

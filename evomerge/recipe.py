@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from evomerge.tokenizer_policy import TokenizerPolicy
+
 Scalar = float | int | bool | str
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
@@ -142,7 +144,7 @@ class Recipe:
     parameters: Parameters = Parameters()
     dtype: str | None = None
     out_dtype: str | None = None
-    tokenizer_source: str | None = None
+    tokenizer: TokenizerPolicy | None = None
     chat_template: str | None = None
 
     def __post_init__(self) -> None:

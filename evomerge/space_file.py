@@ -14,10 +14,13 @@ from evomerge.model_reference import in_text_form
 from evomerge.parameter import Parameter, Scope
 from evomerge.signatures import SIGNATURES, Base, did_you_mean
 from evomerge.space import Draw, Place, SearchSpace
+from evomerge.tokenizer_yaml import TOKENIZER_KEYS
 
 SPACE_KEYS = (*(key for key in TOP_KEYS if key != "modules"), "layer_groups", "filters")
 _PER = ("model", "layer_group", "filter")
 _FEWEST_POINTS = 2
+# Fixed for a whole search, which scores all candidates in one model with one tokenizer.
+_FIXED = (*TOKENIZER_KEYS, "chat_template")
 
 Settings = dict[str, Any]
 
@@ -62,7 +65,7 @@ class _SpaceReader:
         spread = isinstance(self.mapping.get("models"), list) and "slices" not in self.mapping
         own = ("models", "parameters") if spread else ()
         template = {
-            key: self._plain(value, key)
+            key: value if key in _FIXED else self._plain(value, key)
             for key, value in self.mapping.items()
             if key not in ("layer_groups", "filters", *own)
         }

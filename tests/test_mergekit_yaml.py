@@ -11,6 +11,7 @@ from evomerge.errors import InvalidInput
 from evomerge.mergekit_reader import from_mapping
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
 from evomerge.recipe import Clause, Gradient, Module, Parameters, Recipe, Setting, Slice, Source
+from evomerge.tokenizer_policy import ModelRow, TokenizerPolicy, TokenRule, ZeroRow
 
 numbers = st.floats(-3, 3, allow_nan=False)
 values = st.one_of(numbers, st.lists(numbers, min_size=1, max_size=4).map(tuple).map(Gradient))
@@ -31,6 +32,23 @@ slices = st.builds(
     Slice, st.lists(ranged, min_size=1, max_size=3).map(tuple), parameters, st.none() | names
 )
 dtypes = st.sampled_from([None, "bfloat16", "float32"])
+tokens = st.sampled_from(["<|im_start|>", "the", "no", "1", "int"])
+rows = st.one_of(
+    st.none(),
+    st.just(ZeroRow()),
+    st.builds(ModelRow, names),
+    st.builds(ModelRow, names, tokens),
+    st.builds(ModelRow, names, token_id=st.integers(0, 9)),
+)
+rules = st.lists(
+    st.builds(TokenRule, tokens, rows, st.booleans()), max_size=3, unique_by=lambda rule: rule.token
+)
+policies = st.builds(
+    TokenizerPolicy,
+    st.sampled_from(["base", "union", "a"]),
+    rules.map(tuple),
+    st.sampled_from([None, 1, 64]),
+)
 
 
 @st.composite
@@ -57,7 +75,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         parameters=draw(parameters),
         dtype=draw(dtypes),
         out_dtype=draw(dtypes),
-        tokenizer_source=draw(st.none() | names),
+        tokenizer=draw(st.none() | policies),
         chat_template=draw(st.none() | st.text(max_size=20)),
     )
 
@@ -74,10 +92,23 @@ def test_digest_tells_recipes_apart(one: Recipe, other: Recipe) -> None:
     assert (one.digest == other.digest) == (one == other)
 
 
+def test_a_policy_without_rules_takes_the_short_form() -> None:
+    long = from_mapping(_recipe({"weight": 1}) | {"tokenizer": {"source": "a"}}, "f")
+    assert long == from_mapping(_recipe({"weight": 1}) | {"tokenizer_source": "a"}, "f")
+    assert to_mapping(long)["tokenizer_source"] == "a"
+    assert from_mapping(_recipe({"weight": 1}) | {"tokenizer": {}}, "f").tokenizer == (
+        TokenizerPolicy("union")
+    )
+
+
 def test_order_of_parameters_does_not_matter() -> None:
     one = from_mapping(_recipe({"weight": 1, "density": 0.5}), "f")
     other = from_mapping(_recipe({"density": 0.5, "weight": 1.0}), "f")
     assert one == other
+
+
+def _rule(value: dict[str, Any]) -> dict[str, Any]:
+    return {"tokenizer": {"tokens": {"x": value}}}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +126,25 @@ def test_order_of_parameters_does_not_matter() -> None:
         ({"models": [{"modl": "a"}]}, "unknown key 'modl'; did you mean 'model'"),
         ({"models": {"model": "a"}}, "models: expected a list"),
         ({"base_model": 7}, "base_model: expected a text, got 7"),
+        ({"tokenizer_source": {}}, "tokenizer_source: expected a text, got {}"),
+        ({"tokenizer": {"sorce": "a"}}, "tokenizer: unknown key 'sorce'; did you mean 'source'"),
+        ({"tokenizer": {}, "tokenizer_source": "base"}, "either 'tokenizer' or 'tokenizer_source'"),
+        ({"tokenizer": "base"}, "tokenizer: expected a mapping, got 'base'"),
+        ({"tokenizer": {"tokens": ["x"]}}, "tokenizer.tokens: expected a mapping"),
+        ({"tokenizer": {"pad_to_multiple_of": 0}}, "pad_to_multiple_of: expected a whole number"),
+        (_rule({"forc": True}), "tokens.x: unknown key 'forc'; did you mean 'force'"),
+        (_rule({"force": "yes please"}), "x.force: expected true or false, got 'yes please'"),
+        (_rule({"source": 7}), "x.source: expected a model or a mapping with kind: model_token or"),
+        (_rule({"source": {"kind": "zeros"}}), "unknown kind 'zeros'; did you mean 'zero'"),
+        (
+            _rule({"source": {"kind": "model_token", "token": "x"}}),
+            "x.source.model: expected a text",
+        ),
+        (_rule({"source": {"kind": "model_token", "model": "a"}}), "'token_id', got neither"),
+        (
+            _rule({"source": {"kind": "model_token", "model": "a", "token": "x", "token_id": 1}}),
+            "x.source: expected either 'token' or 'token_id', got both",
+        ),
     ],
 )
 def test_bad_recipes_are_explained(change: dict[str, Any], message: str) -> None:

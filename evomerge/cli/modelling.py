@@ -11,15 +11,13 @@ from evomerge.errors import InvalidInput
 from evomerge.evaluate.lm_harness import full_results
 from evomerge.export import export_model, find_candidate, mergekit_text, recipe_text
 from evomerge.mergekit_yaml import load_recipe
-from evomerge.recipe import Recipe
 from evomerge.report.card import render_card
 from evomerge.report.summarize import summarize
-from evomerge.run.build import evaluator_spec
+from evomerge.run.build import checked_parents, evaluator_spec
 from evomerge.run.config import read_objective
 from evomerge.run.directory import model_root
 from evomerge.weights.expansion import expand
 from evomerge.weights.materialize import Materializer
-from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import validate_recipe
 from evomerge.weights.rehearsal import notices, value_problems
 from evomerge.weights.resident import ResidentModel
@@ -35,7 +33,7 @@ def merge_command(recipe_file: Path, out: Path) -> None:
     if problems:
         raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
     root = recipe_file.resolve().parent
-    pool = _parents(recipe, root)
+    pool = checked_parents(recipe, root)
     targets = expand(recipe, pool)
     problems = value_problems(recipe, targets)
     if problems:
@@ -70,18 +68,10 @@ def _loaded(model: Path) -> tuple[Any, Any]:
     problems = validate_recipe(recipe)
     if problems:
         raise InvalidInput([f"{model}: {line}" for line in problems])
-    pool = _parents(recipe, model.resolve().parent)
+    pool = checked_parents(recipe, model.resolve().parent)
     resident = ResidentModel(Materializer(pool), recipe, device)
     resident.become(recipe)
     return resident.model, resident.tokenizer
-
-
-def _parents(recipe: Recipe, root: Path) -> ParentPool:
-    """The models of a recipe, which fit it and hold no NaN."""
-    pool = ParentPool.open(recipe.referenced_models(), root)
-    pool.check_recipe(recipe)
-    pool.check_finite(recipe.referenced_models())
-    return pool
 
 
 def export_command(run: Path, targets: tuple[str, ...], to: str) -> None:

@@ -39,11 +39,12 @@ def baselines(space: SearchSpace) -> tuple[Baseline, ...]:
     found += [_single(start, parent, short_name(parent, parents), "parent") for parent in parents]
     soup = {parent: 1.0 / len(parents) for parent in parents}
     if len(parents) > 1:
-        recipe = _recipe(start, "linear", None, parents, {}, dict.fromkeys(parents, 1.0))
+        recipe = _average(start, parents)
         found.append(Baseline("uniform soup", "baseline", recipe, soup, {"density": 1.0, "t": 0.5}))
     if base is not None:
         found += _task_vector_defaults(start, base, parents)
-    if len(parents) == _PAIR:
+    # Beside a base that it leaves out, slerp would have another vocabulary than the rest.
+    if len(parents) == _PAIR and (base is None or start.tokenizer is None):
         recipe = _recipe(start, "slerp", parents[0], parents[1:], {"t": 0.5}, {})
         found.append(Baseline("slerp 0.5", "baseline", recipe, soup, {"density": 1.0, "t": 0.5}))
     return tuple(found)
@@ -67,10 +68,27 @@ def _task_vector_defaults(start: Recipe, base: str, parents: tuple[str, ...]) ->
 
 
 def _single(start: Recipe, model: str, label: str, kind: str) -> Baseline:
-    recipe = _recipe(start, "passthrough", None, (model,), {}, {})
+    recipe = (
+        _recipe(start, "passthrough", None, (model,), {}, {})
+        if start.tokenizer is None
+        else _average(start, (model,))
+    )
     is_base = kind == "base"
     constants: dict[str, Scalar] = {"density": 1.0, "t": 0.0 if is_base else 1.0}
     return Baseline(label, kind, recipe, {} if is_base else {model: 1.0}, constants)
+
+
+def _average(start: Recipe, models: tuple[str, ...]) -> Recipe:
+    """The mean of `models`.
+
+    Where vocabularies are aligned the others take part with weight 0: the tokens follow from all
+    models of a recipe.
+    """
+    if start.tokenizer is None:
+        return _recipe(start, "linear", None, models, {}, dict.fromkeys(models, 1.0))
+    named = start.referenced_models()
+    weights = {model: float(model in models) for model in named}
+    return _recipe(start, "linear", start.base_model, named, {}, weights)
 
 
 def _recipe(

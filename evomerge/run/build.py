@@ -20,6 +20,7 @@ from evomerge.errors import InvalidInput
 from evomerge.evaluate.catalog import Catalog, load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.evaluate.splits import Shares, Splits, split_items
+from evomerge.recipe import Recipe
 from evomerge.run.baselines import baselines
 from evomerge.run.config import ObjectiveConfig, SpaceFile
 from evomerge.run.plan import Budget, RunPlan
@@ -76,7 +77,7 @@ def build_run(
     root = path.resolve().parent
     start = space.decode(space.start)
     models = space_models(space)
-    parents = checked_parents(models, root)
+    parents = checked_parents(start, root)
     evaluator = evaluator_spec(file.objective, root)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
@@ -89,7 +90,8 @@ def build_run(
     merges = (plan.budget.candidates or _MERGES) // count
     worker = WorkerSpec(models, str(root), start, evaluator, file.threads, merges)
     resolved = _resolved(file, path, plan, catalog, parents, population)
-    return BuiltRun(plan, worker, count, resolved, _notices(splits, catalog))
+    notices = (*_vocabulary_notices(start, parents), *_notices(splits, catalog))
+    return BuiltRun(plan, worker, count, resolved, notices)
 
 
 def _plan(
@@ -112,11 +114,11 @@ def _plan(
     )
 
 
-def checked_parents(models: tuple[str, ...], root: Path) -> ParentPool:
-    """The parents, compatible and without NaN."""
-    parents = ParentPool.open(models, root)
-    parents.check()
-    parents.check_finite(models)
+def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
+    """The models of a recipe, compatible and without NaN; with its vocabulary, if it names one."""
+    parents = ParentPool.open(recipe.referenced_models(), root)
+    parents.check_recipe(recipe)
+    parents.check_finite(parents.models)
     return parents
 
 
@@ -186,6 +188,24 @@ def _check_budget(plan: RunPlan, path: Path) -> None:
             f"{path}: budget.candidates: expected more than {needed} (that many baselines and "
             f"starting points come first), got {plan.budget.candidates}"
         )
+
+
+def _vocabulary_notices(start: Recipe, parents: ParentPool) -> tuple[str, ...]:
+    """That a baseline made of one parent is not that parent with its own tokenizer."""
+    alignment = parents.alignment(start)
+    if alignment is None:
+        return ()
+    models = [
+        model
+        for model in parents.models
+        if not alignment.keeps(model, parents.parent(model).embedding_rows or 0)
+    ]
+    if not models:
+        return ()
+    return (
+        f"{', '.join(models)}: scored with the vocabulary of the merge ({alignment.rows} rows), "
+        "also as baseline; scores with the own tokenizer may differ",
+    )
 
 
 def _notices(splits: Splits, catalog: Catalog) -> tuple[str, ...]:

@@ -49,8 +49,8 @@ def _space_definitions() -> dict[str, Any]:
         "dtype": {"enum": list(DTYPES)},
         "out_dtype": {"enum": list(DTYPES)},
         "tokenizer_source": text,
-        "tokenizer": _object({"source": text}, required=["source"]),
-        "chat_template": text,
+        "tokenizer": _tokenizer(),
+        "chat_template": text | {"description": "auto, a built-in name, or Jinja text"},
     }
     return {
         "space": _object(space, required=["merge_method"]),
@@ -66,6 +66,27 @@ def _reference() -> dict[str, Any]:
     half = {"anyOf": [text, _object({"path": text, "revision": text}, required=["path"])]}
     mapping = _object({"model": half, "lora": half}, required=["model"])
     return {"anyOf": [text, mapping], "description": "path[@revision][+adapter[@revision]]"}
+
+
+def _tokenizer() -> dict[str, Any]:
+    text = {"type": "string"}
+    row = _object(
+        {"kind": {"const": "model_token"}, "model": _ref("reference"), "token": text}
+        | {"token_id": {"type": "integer", "minimum": 0}},
+        required=["kind", "model"],
+    )
+    zero = _object({"kind": {"const": "zero"}}, required=["kind"])
+    rule = _object(
+        {"source": {"anyOf": [text, row, zero]}, "force": {"type": "boolean"}}, required=[]
+    )
+    return _object(
+        {
+            "source": text | {"description": "base, union (the default), or a model"},
+            "tokens": {"type": "object", "additionalProperties": rule},
+            "pad_to_multiple_of": {"type": "integer", "minimum": 1},
+        },
+        required=[],
+    )
 
 
 def _parameters() -> dict[str, Any]:

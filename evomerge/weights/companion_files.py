@@ -1,80 +1,132 @@
-"""The files around the weights: tokenizer, chat template, generation and processor settings."""
+"""The files around the weights: tokenizer, chat template, generation settings; never code."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.recipe import Recipe
-from evomerge.signatures import did_you_mean
-from evomerge.weights.compatibility import vocabulary_digest
+from evomerge.weights.chat_template import TEMPLATE_FILE, chosen_template
+from evomerge.weights.json_files import read_json
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.vocabulary import OutputTokens
+from evomerge.weights.vocabulary_file import SETTINGS_FILE, TOKENIZER_FILE, read_document
+from evomerge.weights.vocabulary_ids import moved_ids
+from evomerge.weights.vocabulary_union import union_document
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
+_SETTINGS = (SETTINGS_FILE, "special_tokens_map.json")
+# These hold the tokens, too: beside a tokenizer.json with others they would contradict it.
+_VOCABULARIES = (
+    TOKENIZER_FILE,
     "tokenizer.model",
-    "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
     "vocab.txt",
     "spiece.model",
     "sentencepiece.bpe.model",
-    "chat_template.jinja",
-    "chat_template.json",
 )
+_TEMPLATES = (TEMPLATE_FILE, "chat_template.json")
 _TEMPLATE_FOLDER = "additional_chat_templates"
-_DONOR_FILES = (
-    "generation_config.json",
+_GENERATION = "generation_config.json"
+_PROCESSORS = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
 )
 
 
-def tokenizer_directory(recipe: Recipe, pool: ParentPool) -> Path:
-    """The directory of the model whose tokenizer the merged model gets.
+def copy_companions(recipe: Recipe, pool: ParentPool, out: Path) -> None:
+    """Put tokenizer, chat templates, generation and processor settings into the directory `out`.
 
     Raises:
-        InvalidInput: `tokenizer_source` names no model of the recipe.
-        PreflightFailed: `tokenizer_source` asks for another vocabulary than the donor's.
+        InvalidInput, PreflightFailed: a tokenizer file is damaged, missing, or lacks tokens that
+            the recipe names.
     """
-    source = recipe.tokenizer_source
-    if source == "union":
-        raise PreflightFailed(
-            "tokenizer_source: the union of vocabularies is not supported yet: "
-            "use 'base' or choose parents with one vocabulary"
-        )
-    donor = pool.directory(recipe.donor)
-    if source is None or source == "base":
-        return donor
-    if source not in recipe.referenced_models():
-        hint = did_you_mean(source, ("base", *recipe.referenced_models()))
-        raise InvalidInput(f"tokenizer_source: '{source}' is no model of the recipe; {hint}")
-    chosen = pool.directory(source)
-    if vocabulary_digest(chosen) != vocabulary_digest(donor):
-        raise PreflightFailed(
-            f"tokenizer_source: '{source}' has other tokens than '{recipe.donor}', which is not "
-            "supported yet: use 'base' or choose parents with one vocabulary"
-        )
-    return chosen
+    write_tokenizer(recipe, pool, out)
+    _copy(pool.directory(recipe.donor), out, (_GENERATION, *_PROCESSORS))
+    settings = generation_settings(recipe, pool)
+    if settings is not None:
+        _write_json(out / _GENERATION, settings)
 
 
-def copy_companions(recipe: Recipe, pool: ParentPool, out: Path) -> None:
-    """Copy tokenizer, chat templates, generation and processor settings unchanged into `out`."""
-    tokenizer, donor = tokenizer_directory(recipe, pool), pool.directory(recipe.donor)
-    sources = [tokenizer / name for name in _TOKENIZER_FILES]
-    sources += [donor / name for name in _DONOR_FILES]
-    for source in sources:
-        if source.is_file():
-            shutil.copyfile(source, out / source.name)
-    for source in _templates(tokenizer):
+def write_tokenizer(recipe: Recipe, pool: ParentPool, out: Path) -> None:
+    """Put the output's tokenizer and chat template into the directory `out`.
+
+    Where the recipe asks for nothing else they are unchanged copies; raises like `copy_companions`.
+    """
+    alignment = pool.alignment(recipe)
+    owner = pool.directory(recipe.donor if alignment is None else alignment.tokens.model)
+    _copy(owner, out, (*_SETTINGS, *_TEMPLATES))
+    for source in _named_templates(owner):
         (out / _TEMPLATE_FOLDER).mkdir(exist_ok=True)
         shutil.copyfile(source, out / _TEMPLATE_FOLDER / source.name)
+    if alignment is None or alignment.tokens.is_own:
+        _copy(owner, out, _VOCABULARIES)
+    else:
+        _build_tokenizer(alignment.tokens, pool, out)
+    models = recipe.referenced_models()
+    template = chosen_template(recipe, (pool.directory(model) for model in models))
+    if template is not None:
+        _replace_template(template, out)
 
 
-def _templates(directory: Path) -> Iterator[Path]:
+def generation_settings(recipe: Recipe, pool: ParentPool) -> dict[str, Any] | None:
+    """The donor's generation_config.json with moved token ids; None where nothing moves."""
+    path = pool.directory(recipe.donor) / _GENERATION
+    return with_moved_ids(read_json(path), recipe, pool) if path.exists() else None
+
+
+def with_moved_ids(
+    config: dict[str, Any], recipe: Recipe, pool: ParentPool
+) -> dict[str, Any] | None:
+    """A config of the donor with the output's token ids; None where every token keeps its id."""
+    alignment = pool.alignment(recipe)
+    if alignment is None or alignment.tokens.model == recipe.donor:
+        return None
+    tokens = alignment.tokens
+    donor = pool.vocabulary(recipe.donor).ids
+    return moved_ids(config, tokens, donor, pool.directory(tokens.model))
+
+
+def _build_tokenizer(tokens: OutputTokens, pool: ParentPool, out: Path) -> None:
+    models = dict.fromkeys((tokens.model, *tokens.ordinary.values()))
+    documents = {model: read_document(model, pool.directory(model)) for model in models}
+    _write_json(out / TOKENIZER_FILE, union_document(tokens, documents))
+    settings = out / SETTINGS_FILE
+    content = read_json(settings) if settings.exists() else {}
+    if "added_tokens_decoder" in content:  # older files repeat the added tokens here
+        content["added_tokens_decoder"] |= {
+            str(tokens.ids[token]): dict(entry) | {"id": tokens.ids[token]}
+            for token, entry in tokens.added.items()
+        }
+        _write_json(settings, content)
+
+
+def _replace_template(template: str, out: Path) -> None:
+    """One template in the one place where it belongs; alternatives to the old one go."""
+    for name in _TEMPLATES:
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / _TEMPLATE_FOLDER, ignore_errors=True)
+    (out / TEMPLATE_FILE).write_text(template, encoding="utf-8")
+    settings = out / SETTINGS_FILE
+    content = read_json(settings) if settings.exists() else {}
+    if content.pop("chat_template", None) is not None:
+        _write_json(settings, content)
+
+
+def _copy(source: Path, out: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+
+
+def _named_templates(directory: Path) -> Iterator[Path]:
     yield from sorted((directory / _TEMPLATE_FOLDER).glob("*.jinja"))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

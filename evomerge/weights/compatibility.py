@@ -13,8 +13,16 @@ from evomerge.weights import model_config
 from evomerge.weights.checkpoint import StoredModel
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.json_files import read_json
-from evomerge.weights.layout import Layout, Section, is_head, is_token_embedding, layer_count
+from evomerge.weights.layout import (
+    Layout,
+    Section,
+    has_vocabulary_axis,
+    is_head,
+    is_token_embedding,
+    layer_count,
+)
 from evomerge.weights.towers import Tower, Towers
+from evomerge.weights.vocabulary_file import TOKENIZER_FILE, tokens_of
 
 _SHOWN = 5
 _SECOND_BIAS = ".decoder.bias"
@@ -39,6 +47,12 @@ class Parent:
         """The number of layers that the config promises, else that the longest stack has."""
         stacks = self.towers.main.layout.stacks.values()
         return layer_count(self.checkpoint.config) or max(stacks, default=None)
+
+    @property
+    def embedding_rows(self) -> int | None:
+        """The number of rows of the token embedding; None when there is none that we know."""
+        name = self.towers.main.token_embedding
+        return None if name is None else self.checkpoint.infos()[name].shape[0]
 
     def main_stack(self, tower: Tower) -> str | None:
         """The stack of layers that slices are about: the only one, or the one of promised size.
@@ -76,12 +90,8 @@ class Parent:
 
 
 def incompatibilities(parent: Parent, donor: Parent) -> list[str]:
-    """Every way in which `parent` does not fit `donor`, one line each."""
-    return [
-        *_config_problems(parent, donor),
-        *_vocabulary_problems(parent, donor),
-        *_tensor_problems(parent, donor),
-    ]
+    """Every way in which `parent` does not fit `donor` besides its vocabulary, one line each."""
+    return [*_config_problems(parent, donor), *_tensor_problems(parent, donor)]
 
 
 def own_problems(parent: Parent) -> list[str]:
@@ -127,14 +137,12 @@ def vocabulary_digest(directory: Path) -> str | None:
     Raises:
         InvalidInput: the file is damaged.
     """
-    path = directory / "tokenizer.json"
+    path = directory / TOKENIZER_FILE
     if not path.exists():
         return None
-    model = read_json(path, max_mib=256).get("model")
-    vocabulary: Any = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, list):  # unigram: [token, score] at the position of its id
-        vocabulary = {str(entry[0]): index for index, entry in enumerate(vocabulary) if entry}
-    if not isinstance(vocabulary, dict):
+    model: Any = read_json(path, max_mib=256).get("model")
+    vocabulary = tokens_of(model) if isinstance(model, dict) else None
+    if vocabulary is None:
         return None
     return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
 
@@ -153,26 +161,29 @@ def _config_problems(parent: Parent, donor: Parent) -> list[str]:
     return [line for line in lines if line is not None]
 
 
-def _vocabulary_problems(parent: Parent, donor: Parent) -> list[str]:
+def vocabulary_problems(parent: Parent, donor: Parent) -> list[str]:
+    """How the vocabulary of `parent` differs from that of `donor`, in at most one line."""
     mine, other = parent.checkpoint, donor.checkpoint
     sizes = [model_config.vocabulary_size(c.config) for c in (mine, other)]
-    shapes = [_embedding_shape(p) for p in (parent, donor)]
-    digests = [vocabulary_digest(c.directory) for c in (mine, other)]
-    lines = [
-        _differs(parent, donor, "vocabulary size", sizes[0], sizes[1]),
-        _differs(parent, donor, "embedding shape", shapes[0], shapes[1]),
+    rows = [p.embedding_rows for p in (parent, donor)]
+    facts: tuple[tuple[str, object, object], ...] = (
+        ("vocabulary size", sizes[0], sizes[1]),
+        ("embedding rows", rows[0], rows[1]),
+    )
+    differences = [
+        f"{what} {first}, not {second}"
+        for what, first, second in facts
+        if first is not None and second is not None and first != second
     ]
+    digests = [vocabulary_digest(c.directory) for c in (mine, other)]
     if None not in digests and digests[0] != digests[1]:
-        lines.append(
-            f"model '{parent.name}': its tokenizer.json has other tokens than that of "
-            f"'{donor.name}': choose parents with one vocabulary"
-        )
-    return [line for line in lines if line is not None]
-
-
-def _embedding_shape(parent: Parent) -> list[int] | None:
-    name = parent.towers.main.token_embedding
-    return None if name is None else list(parent.checkpoint.infos()[name].shape)
+        differences.append(f"other tokens in {TOKENIZER_FILE}")
+    if not differences:
+        return []
+    return [
+        f"model '{parent.name}': its vocabulary is not that of '{donor.name}' "
+        f"({'; '.join(differences)}): add tokenizer_source: base or union to the recipe"
+    ]
 
 
 def _differs(parent: Parent, donor: Parent, what: str, mine: object, other: object) -> str | None:
@@ -229,8 +240,9 @@ def _within(parent: Parent, depth: int) -> list[str]:
 
 
 def _shape_problem(mine: TensorInfo, other: TensorInfo, subject: str) -> str | None:
-    # The embedding's shape has its own line; the head of another vocabulary would repeat it.
-    if mine.shape == other.shape or is_token_embedding(mine.name):
+    # The number of rows belongs to the vocabulary, which has its own line.
+    rows_only = has_vocabulary_axis(mine.name) and mine.shape[1:] == other.shape[1:]
+    if mine.shape == other.shape or rows_only:
         return None
     return (
         f"{subject}: tensor '{mine.name}' has shape {list(mine.shape)}, "

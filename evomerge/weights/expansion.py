@@ -15,6 +15,8 @@ from evomerge.weights.layout import Section, is_early
 from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.towers import Tower
+from evomerge.weights.vocabulary import Alignment
+from evomerge.weights.vocabulary_tensors import changing
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,20 @@ class Input:
     """One parent's share of an output tensor.
 
     `name` is what filters see; `info` is the stored tensor, whose name differs only where a tied
-    embedding stands in for a head.
+    embedding stands in for a head. `alignment` says how its rows become the output's, None that
+    they are the same.
     """
 
     model: str
     name: str
     info: TensorInfo
+    alignment: Alignment | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the tensor has in the merge."""
+        rows = () if self.alignment is None else (self.alignment.rows,)
+        return (*rows, *self.info.shape[len(rows) :])
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,7 @@ class _Expansion:
         self.parts = parts_of(recipe)
         self.donor = pool.parent(recipe.donor)
         self.pool = pool
+        self.alignment = pool.alignment(recipe)
         self.problems: list[str] = []
 
     def targets(self) -> tuple[Target, ...]:
@@ -232,8 +243,18 @@ class _Expansion:
         return starts
 
     def _copy(self, name: str) -> Target:
-        info = self.pool.infos(self.donor.name)[name]
-        return Target(name, None, 0.0, (Input(self.donor.name, name, info),))
+        return Target(name, None, 0.0, (self._input(self.donor.name, name, name),))
+
+    def _input(self, model: str, label: str, stored: str) -> Input:
+        parent, info = self.pool.parent(model), self.pool.infos(model)[stored]
+        alignment = None
+        try:
+            if self.alignment is not None:
+                alignment = changing(self.alignment, parent, info)
+        except PreflightFailed as error:
+            for line in error.problems:
+                self._note(line)
+        return Input(model, label, info, alignment)
 
     def _target(
         self, local: str, scene: _Scene, depth: float, own: Mapping[str, str]
@@ -253,11 +274,11 @@ class _Expansion:
                     "replace the model"
                 )
             else:
-                inputs.append(Input(source.model, label, self.pool.infos(source.model)[stored]))
+                inputs.append(self._input(source.model, label, stored))
         if missing and not any(item.info.is_mergeable for item in inputs):
             return Target(name, None, 0.0, tuple(inputs))
         self.problems += missing[:1]
-        shapes = {item.info.shape for item in inputs}
+        shapes = {item.shape for item in inputs}
         if len(shapes) > 1 or len({item.info.is_mergeable for item in inputs}) > 1:
             self.problems.append(
                 f"tensor '{name}': the models disagree: "

@@ -10,9 +10,10 @@ _SAMPLE_BYTES = 65_536
 
 
 def fingerprint(directory: Path) -> str:
-    """Hash size and 64 evenly spaced samples of config.json and weights; 16 hex digits."""
+    """Hash size and 64 evenly spaced samples of config, tokenizer and weights; 16 hex digits."""
     digest = hashlib.sha256()
     files = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
+    files += sorted(directory.glob("tokenizer.json"))  # it decides what the rows mean
     for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name}:{size};".encode())

@@ -23,6 +23,8 @@ _HEADS = (
 )
 # Too short to be an ending: other matrices have such names deeper inside a model.
 _WHOLE_HEADS = ("decoder.weight", "output.weight", "proj_out.weight")
+# Heads whose bias lies beside the matrix, not in one module with it.
+_HEAD_BIASES = ("predictions.",)
 # Encoder-decoders keep the matrix under the first name and may store copies under the second.
 _EMBEDDINGS = (
     "shared.weight",
@@ -89,6 +91,13 @@ def token_embeddings(names: Iterable[str]) -> list[str]:
     """All token embeddings among `names`, the one that the others are copies of first."""
     found = [name for name in names if is_token_embedding(name)]
     return sorted(found, key=lambda name: not _is_or_ends(name, _EMBEDDINGS[:1]))
+
+
+def has_vocabulary_axis(name: str) -> bool:
+    """Whether the first axis of the tensor counts tokens: an embedding, a head or its bias."""
+    stem, bias, rest = name.rpartition("bias")
+    of_head = bool(bias) and not rest and (is_head(f"{stem}weight") or stem.endswith(_HEAD_BIASES))
+    return of_head or is_head(name) or is_token_embedding(name)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import final
 
-import torch
-import xxhash
 from torch import Tensor
 
 from evomerge.merge.kernels import RANK_STEPS
 from evomerge.merge.method import Parents, State, Statistic
+from evomerge.weights.content import content_digest
 from evomerge.weights.disk_cache import DiskCache
 
 _VERSION = 1
@@ -74,9 +73,6 @@ class Learned:
         return f"{statistic.name}-{digest[:32]}"
 
     def _digest(self, tensor: Tensor) -> str:
-        """A hash of type, shape and every byte; computed once per tensor."""
         if id(tensor) not in self._digests:
-            content = tensor.reshape(-1).view(torch.uint8).numpy()
-            found = xxhash.xxh3_128_hexdigest(content.data)
-            self._digests[id(tensor)] = f"{tensor.dtype}{list(tensor.shape)}{found}"
+            self._digests[id(tensor)] = content_digest(tensor)
         return self._digests[id(tensor)]

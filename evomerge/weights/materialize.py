@@ -26,6 +26,7 @@ from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import validate_recipe
 from evomerge.weights.values import ValueLookup
+from evomerge.weights.vocabulary_rows import AlignedRows
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Materializer:
         self.pool = pool
         self._merges = merges
         self._work: dict[object, _Work] = {}
+        self._aligned = AlignedRows(pool, DiskCache.default)
 
     def plan(self, recipe: Recipe) -> tuple[PlannedTensor, ...]:
         """The tensors of the merged model in order: embeddings, layers, norm and head.
@@ -136,7 +138,7 @@ class Materializer:
         method: MergeMethod,
         stored: torch.dtype | None,
     ) -> PlannedTensor:
-        name, shape = job.target.name, job.info.shape
+        name, shape = job.target.name, job.target.inputs[0].shape
         if job.is_copy:
             return PlannedTensor(name, shape, job.dtype, partial(self._copy, job))
         values = Values(lookup.shared(job.target), lookup.models(job.target))
@@ -147,6 +149,8 @@ class Materializer:
         out.copy_(self._borrow(job.target.inputs[0]))
 
     def _borrow(self, item: Input) -> Tensor:
+        if item.alignment is not None:
+            return self._aligned.get(item, item.alignment)
         return self.pool.get(item.model, item.info.name)
 
     def _work_of(self, recipe: Recipe) -> _Work:
@@ -156,7 +160,7 @@ class Materializer:
             (part.where, part.base, tuple((s.model, s.layer_range) for s in part.sources))
             for part in parts
         )
-        key = (signature.base, recipe.donor, ranges)
+        key = (signature.base, recipe.base_model, recipe.donor, ranges, recipe.tokenizer)
         if key not in self._work:
             jobs = tuple(_job(target, parts, signature) for target in expand(recipe, self.pool))
             self._check_copies(jobs)

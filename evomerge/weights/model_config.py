@@ -8,7 +8,7 @@ from typing import Any
 from evomerge.weights.layout import layer_count, text_config
 
 _HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
-_VOCABULARY_KEYS = ("vocab_size", "n_vocab")
+VOCABULARY_KEYS = ("vocab_size", "n_vocab")
 _STACK_KEYS = ("num_decoder_layers", "encoder_layers", "decoder_layers")
 _SENSES = ("vision", "visual", "image", "vit", "audio", "speech")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
@@ -22,7 +22,7 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
 
 def vocabulary_size(config: Mapping[str, Any]) -> int | None:
     """The number of rows of the embedding, or None when the file does not say."""
-    return _number(config, _VOCABULARY_KEYS)
+    return _number(config, VOCABULARY_KEYS)
 
 
 def architecture(config: Mapping[str, Any]) -> str | None:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evomerge.recipe import Recipe
+from evomerge.weights.companion_files import with_moved_ids
 from evomerge.weights.layout import LAYER_COUNT_KEYS, is_head, text_config
-from evomerge.weights.model_config import is_causal, is_multimodal
+from evomerge.weights.model_config import VOCABULARY_KEYS, is_causal, is_multimodal
 from evomerge.weights.parts import parts_of
 from evomerge.weights.pool import ParentPool
 
@@ -33,14 +34,16 @@ def output_dtype(planned: Iterable[PlannedTensor]) -> str:
 def output_config(
     recipe: Recipe, pool: ParentPool, planned: Sequence[PlannedTensor]
 ) -> dict[str, Any]:
-    """The donor's config with the dtype, the layers and the tied head of the `planned` tensors."""
+    """The donor's config with dtype, layers, vocabulary and tied head of the `planned` tensors."""
     config: dict[str, Any] = copy.deepcopy(dict(pool.config(recipe.donor)))
+    config = with_moved_ids(config, recipe, pool) or config
     text = text_config(config)
     assert isinstance(text, dict)
     for level in {id(level): level for level in (config, text)}.values():
         level.pop("torch_dtype", None)
         if level is config or "dtype" in level:
             level["dtype"] = output_dtype(planned)
+        _set_vocabulary(level, recipe, pool)
     _set_layers(text, recipe, pool)
     has_head = any(is_head(tensor.name) for tensor in planned)
     donor = pool.parent(recipe.donor)
@@ -54,6 +57,13 @@ def output_config(
 
 def _flag_means_storage(config: Mapping[str, Any]) -> bool:
     return is_causal(config) or is_multimodal(config)
+
+
+def _set_vocabulary(level: dict[str, Any], recipe: Recipe, pool: ParentPool) -> None:
+    alignment = pool.alignment(recipe)
+    for key in VOCABULARY_KEYS:
+        if alignment is not None and key in level:
+            level[key] = alignment.rows
 
 
 def _set_layers(text: dict[str, Any], recipe: Recipe, pool: ParentPool) -> None:

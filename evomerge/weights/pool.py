@@ -11,16 +11,25 @@ from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.model_reference import ModelReference
 from evomerge.recipe import Recipe
 from evomerge.signatures import did_you_mean
+from evomerge.tokenizer_policy import TokenizerPolicy
 from evomerge.weights.adapted_checkpoint import AdaptedCheckpoint
 from evomerge.weights.adapters import Adapter
 from evomerge.weights.checkpoint import Checkpoint, StoredModel
-from evomerge.weights.compatibility import Parent, capped, incompatibilities, own_problems
+from evomerge.weights.compatibility import (
+    Parent,
+    capped,
+    incompatibilities,
+    own_problems,
+    vocabulary_problems,
+)
 from evomerge.weights.disk_cache import DiskCache
 from evomerge.weights.finite import is_finite
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import Layout
 from evomerge.weights.parts import parts_of
 from evomerge.weights.references import locate
+from evomerge.weights.vocabulary import Alignment, Words, align
+from evomerge.weights.vocabulary_file import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +45,8 @@ class ParentPool:
         """Use `open`."""
         self._parents = dict(parents)
         self._scanned: set[str] = set()
+        self._vocabularies: dict[str, Vocabulary] = {}
+        self._alignments: dict[object, Alignment] = {}
 
     @staticmethod
     def open(recipe_models: Sequence[str], root: Path) -> ParentPool:
@@ -106,20 +117,62 @@ class ParentPool:
         """A tensor of a parent: borrowed, mapped, to be read only."""
         return self.parent(model).checkpoint.get(tensor)
 
-    def problems(self, models: Iterable[str], donor: str) -> list[str]:
-        """Why `donor` and `models` cannot be merged, one line per cause; empty when they can."""
+    def vocabulary(self, model: str) -> Vocabulary:
+        """The tokens of a parent; raises like `read_vocabulary`."""
+        if model not in self._vocabularies:
+            self._vocabularies[model] = read_vocabulary(model, self.directory(model))
+        return self._vocabularies[model]
+
+    def alignment(self, recipe: Recipe) -> Alignment | None:
+        """How the vocabularies of a recipe become one; None when it does not say whose tokens.
+
+        Raises:
+            InvalidInput, PreflightFailed: a tokenizer file is damaged or missing, a model has no
+                embedding that we know, or a rule takes a row that its model lacks.
+        """
+        if recipe.tokenizer is None:
+            return None
+        models = recipe.referenced_models()
+        key = (recipe.tokenizer, recipe.base_model, models)
+        if key not in self._alignments:
+            words = {model: self._words(model) for model in models}
+            self._alignments[key] = align(recipe.tokenizer, words, recipe.base_model)
+        return self._alignments[key]
+
+    def _words(self, model: str) -> Words:
+        rows = self.parent(model).embedding_rows
+        if rows is None:
+            raise PreflightFailed(
+                f"model '{model}': expected a token embedding, found none by its name: remove the "
+                "recipe's tokenizer"
+            )
+        return Words(self.vocabulary(model), rows)
+
+    def problems(
+        self, models: Iterable[str], donor: str, tokenizer: TokenizerPolicy | None = None
+    ) -> list[str]:
+        """Why `donor` and `models` cannot be merged, one line per cause; empty when they can.
+
+        Without a `tokenizer` policy their vocabularies must be one.
+        """
         reference = self.parent(donor)
         others = [self.parent(model) for model in dict.fromkeys(models) if model != donor]
         alone = [line for parent in (reference, *others) for line in own_problems(parent)]
-        return alone + [line for other in others for line in incompatibilities(other, reference)]
+        found = alone + [line for other in others for line in incompatibilities(other, reference)]
+        if tokenizer is None:
+            found += [line for other in others for line in vocabulary_problems(other, reference)]
+        return found
 
-    def check(self) -> None:
+    def check(self, tokenizer: TokenizerPolicy | None = None) -> None:
         """Compare all parents with the first; what a person should know of them is logged.
+
+        With a recipe's `tokenizer` their vocabularies may differ.
 
         Raises:
             PreflightFailed: with one line per incompatibility.
         """
-        problems = self.problems(self.models, self.models[0]) if self._parents else []
+        models = self.models
+        problems = self.problems(models, models[0], tokenizer) if models else []
         if problems:
             raise PreflightFailed(problems)
         for parent in self._parents.values():
@@ -133,17 +186,24 @@ class ParentPool:
 
         Raises:
             PreflightFailed: with one line per incompatibility.
+            InvalidInput: a tokenizer file is damaged.
         """
         if not recipe.modules:
-            self.check()
+            self.check(recipe.tokenizer)
+            self.alignment(recipe)
             return
         towers = self.parent(recipe.donor).towers
         main = [part for part in parts_of(recipe) if towers.tower(part.module) is towers.main]
         lent = {source.model for part in main for source in part.sources}
         alone = [line for model in self.models for line in own_problems(self.parent(model))]
-        problems = [line for line in self.problems(lent, recipe.donor) if line not in alone]
+        problems = [
+            line
+            for line in self.problems(lent, recipe.donor, recipe.tokenizer)
+            if line not in alone
+        ]
         if alone or problems:
             raise PreflightFailed([*alone, *problems])
+        self.alignment(recipe)
 
     def check_finite(self, models: Iterable[str]) -> None:
         """Read every floating tensor of `models` once; a parent found sound is not read again.

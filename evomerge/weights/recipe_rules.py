@@ -10,13 +10,15 @@ from evomerge.model_reference import ModelReference
 from evomerge.parameter import Parameter, Scope
 from evomerge.recipe import DTYPES, Gradient, Module, Parameters, Recipe, Setting, Slice
 from evomerge.signatures import SIGNATURES, Base, Signature, did_you_mean
+from evomerge.weights.chat_template import template_problems
 from evomerge.weights.parts import Part, parts_of
+from evomerge.weights.vocabulary_rules import tokenizer_problems
 
 
 def validate_recipe(recipe: Recipe) -> list[str]:
     """Every problem that shows without the models, one line each; empty when there is none."""
-    problems = [*_dtype_problems(recipe), *_slice_problems(recipe), *_support_problems(recipe)]
-    problems += _reference_problems(recipe)
+    problems = [*_dtype_problems(recipe), *_slice_problems(recipe), *_reference_problems(recipe)]
+    problems += [*tokenizer_problems(recipe), *template_problems(recipe)]
     signature = SIGNATURES.get(recipe.merge_method)
     if signature is None:
         hint = did_you_mean(recipe.merge_method, SIGNATURES)
@@ -40,14 +42,6 @@ def _reference_problems(recipe: Recipe) -> Iterator[str]:
             ModelReference.parse(model)
         except InvalidInput as error:
             yield from error.problems
-
-
-def _support_problems(recipe: Recipe) -> Iterator[str]:
-    if recipe.chat_template is not None:
-        yield (
-            "chat_template: replacing the template is not supported yet: remove the key, "
-            "the donor's template is kept"
-        )
 
 
 def _slice_problems(recipe: Recipe) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import final
 
 import torch
@@ -12,13 +14,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from evomerge.errors import BuildFailed, PreflightFailed
 from evomerge.recipe import Recipe
-from evomerge.weights.companion_files import tokenizer_directory
+from evomerge.weights.companion_files import generation_settings, write_tokenizer
 from evomerge.weights.finite import assert_finite
 from evomerge.weights.layout import is_head, is_token_embedding
 from evomerge.weights.materialize import Materializer, PlannedTensor
@@ -54,11 +57,12 @@ class ResidentModel:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that the recipe's `tokenizer_source` names, read once."""
-        directory = tokenizer_directory(self._donor_recipe, self._materializer.pool)
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
-        )
+        """The tokenizer that the recipe asks for, as a saved model would have it, read once."""
+        with TemporaryDirectory(prefix="evomerge-tokenizer-") as folder:
+            write_tokenizer(self._donor_recipe, self._materializer.pool, Path(folder))
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         return tokenizer
 
     def become(self, recipe: Recipe) -> None:
@@ -160,7 +164,11 @@ def _build(materializer: Materializer, recipe: Recipe, device: str) -> PreTraine
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # another vocabulary; all shapes are checked in `become`
         )
+    settings = generation_settings(recipe, pool)
+    if settings is not None:
+        model.generation_config = GenerationConfig.from_dict(settings)
     return model.to(torch.device(device)).eval()
 
 

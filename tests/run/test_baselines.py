@@ -7,6 +7,7 @@ import pytest
 from evomerge.run.baselines import baselines, short_name, starting_point
 from evomerge.space import SearchSpace
 from evomerge.space_file import read_space
+from evomerge.tokenizer_policy import TokenizerPolicy
 from evomerge.weights.recipe_rules import validate_recipe
 
 GENE = {"float": [-0.5, 2.0], "init": 0.6, "per": "model"}
@@ -50,6 +51,21 @@ def test_a_path_between_two_models_has_two_parents_and_no_base() -> None:
     }
     found = baselines(space(**changes))
     assert [b.label for b in found] == ["a", "b", "uniform soup", "slerp 0.5"]
+
+
+def test_with_aligned_vocabularies_every_model_takes_part() -> None:
+    """The vocabulary follows from all models of a recipe: all must give the same tensors."""
+    found = baselines(space(tokenizer_source="union"))
+    assert "slerp 0.5" not in [b.label for b in found]
+    for baseline in found:
+        assert validate_recipe(baseline.recipe) == []
+        assert baseline.recipe.referenced_models() == ("org/base", "x/a", "x/b")
+        assert baseline.recipe.tokenizer == TokenizerPolicy("union")
+    weights = [
+        [dict(source.parameters)["weight"].clauses[0].value for source in b.recipe.models]
+        for b in found[:4]
+    ]
+    assert weights == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]]
 
 
 def test_without_a_base_there_are_no_task_vectors() -> None:

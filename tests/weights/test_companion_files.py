@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.recipe import Recipe
+from evomerge.tokenizer_policy import TokenizerPolicy
 from evomerge.weights.resident import ResidentModel
 from evomerge.weights.writer import write_model
-from tests import models
 from tests.weights.merging import linear, materializer, source
 
 
@@ -42,7 +41,7 @@ def test_files_around_the_weights(llamas: Path, tmp_path: Path) -> None:
 
 def _with_tokenizer(name: str | None) -> Recipe:
     sources = (source("base", weight=1.0), source("math", weight=1.0))
-    return Recipe("linear", sources, tokenizer_source=name)
+    return Recipe("linear", sources, tokenizer=None if name is None else TokenizerPolicy(name))
 
 
 @pytest.mark.parametrize(("name", "expected"), [(None, "base"), ("base", "base"), ("math", "math")])
@@ -61,17 +60,3 @@ def test_the_tokenizer_comes_from_the_source(
     assert settings["max_length"] == 4
     template = ResidentModel(engine, recipe).tokenizer.chat_template
     assert str(template).startswith(expected)
-
-
-def test_other_vocabularies_are_refused(llamas: Path, tmp_path: Path) -> None:
-    for model in ("base", "math"):
-        shutil.copytree(llamas / model, tmp_path / model)
-    models.save_tokenizer(tmp_path / "math", tuple(reversed(models.WORDS)))
-    engine = materializer(tmp_path, "base", "math")
-    with pytest.raises(PreflightFailed, match="union of vocabularies is not supported yet"):
-        write_model(_with_tokenizer("union"), engine, tmp_path / "out")
-    with pytest.raises(PreflightFailed, match="'math' has other tokens than 'base'"):
-        write_model(_with_tokenizer("math"), engine, tmp_path / "out")
-    with pytest.raises(InvalidInput, match="'maht' is no model of the recipe; did you mean 'math'"):
-        write_model(_with_tokenizer("maht"), engine, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "math"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.tokenizer_policy import TokenizerPolicy
 from evomerge.weights.pool import ParentPool
 from tests import models
 
@@ -63,7 +64,7 @@ def test_another_shape_and_family_gives_all_problems_at_once(parents: Path) -> N
         "model 'qwen': layer count 2, but 'base' has 4",
         "model 'qwen': tensor 'model.layers.0.self_attn.q_proj.bias' has no counterpart in 'base'",
         "model 'wide': hidden size 64, but 'base' has 32",
-        "model 'wide': embedding shape [64, 64], but 'base' has [64, 32]",
+        "model 'wide': tensor 'model.embed_tokens.weight' has shape [64, 64], expected [64, 32]",
         "model 'wide': tensor 'lm_head.weight' has shape [64, 64], expected [64, 32]",
     ):
         assert sum(line.startswith(expected) for line in lines) == 1, (expected, lines)
@@ -102,16 +103,18 @@ def test_vocabularies_are_compared_in_config_embedding_and_tokenizer(parents: Pa
     models.rewrite(parents / "math", {"model.embed_tokens.weight": torch.zeros(65, 32)})
     _configure(parents / "math", vocab_size=65)
     models.save_tokenizer(parents / "math", (*models.WORDS, "extra"))
-    lines = _problems(parents, "math")
-    assert len(lines) == 3
-    assert "vocabulary size 65, but 'base' has 64" in lines[0]
-    assert "embedding shape [65, 32], but 'base' has [64, 32]" in lines[1]
-    assert "its tokenizer.json has other tokens than that of 'base'" in lines[2]
+    assert _problems(parents, "math") == [
+        "model 'math': its vocabulary is not that of 'base' (vocabulary size 65, not 64; embedding "
+        "rows 65, not 64; other tokens in tokenizer.json): add tokenizer_source: base or union to "
+        "the recipe"
+    ]
+    pool = ParentPool.open(["base", "math"], parents)
+    assert pool.problems(["math"], "base", TokenizerPolicy("union")) == []
 
 
 def test_the_order_of_tokens_matters_and_an_absent_tokenizer_does_not(parents: Path) -> None:
     models.save_tokenizer(parents / "math", (*models.WORDS[:-2], *reversed(models.WORDS[-2:])))
-    assert ["has other tokens" in line for line in _problems(parents, "math")] == [True]
+    assert ["other tokens in" in line for line in _problems(parents, "math")] == [True]
     (parents / "math" / "tokenizer.json").unlink()
     assert _problems(parents, "math") == []
 

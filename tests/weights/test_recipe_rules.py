@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from evomerge.recipe import Clause, Gradient, Parameters, Recipe, Setting, Slice, Source
+from evomerge.tokenizer_policy import ModelRow, TokenizerPolicy, TokenRule
 from evomerge.weights.recipe_rules import validate_recipe
 from tests.weights.merging import source
 
@@ -23,11 +24,20 @@ def _slice(*sources: Source, base: str | None = None) -> Slice:
     return Slice(sources, base_model=base)
 
 
+def _rules(*rules: TokenRule) -> TokenizerPolicy:
+    return TokenizerPolicy("base", rules)
+
+
 GOOD = [
     _ties(),
+    _ties(chat_template="chatml"),
+    _ties(
+        chat_template="{% for m in messages %}{% generation %}{{ m }}{% endgeneration %}{%endfor%}"
+    ),
+    _ties(tokenizer=_rules(TokenRule("<x>", ModelRow("b", token_id=0)), TokenRule("<y>"))),
     _ties(models=(source("base"), source("a", weight=1.0))),
     _ties(models=(source("base"),)),
-    _ties(dtype="float32", out_dtype="bfloat16", tokenizer_source="base"),
+    _ties(dtype="float32", out_dtype="bfloat16", tokenizer=TokenizerPolicy("base")),
     Recipe("linear", (source("a", weight=1),)),
     Recipe(
         "slerp",
@@ -62,7 +72,35 @@ def _only(recipe: Recipe) -> str:
         (_ties(dtype="fp16"), "dtype: unknown type 'fp16'"),
         (_ties(out_dtype="float3"), "out_dtype: unknown type 'float3'; did you mean 'float32'?"),
         (_ties(base_model=None), "models: ties needs a base_model, got none: add base_model"),
-        (_ties(chat_template="chatml"), "replacing the template is not supported yet"),
+        (
+            _ties(chat_template="chatm"),
+            "'chatm' is neither a built-in template nor Jinja text; did",
+        ),
+        (_ties(chat_template="a\n{{ b }"), "chat_template: line 2 is not valid Jinja (unexpected"),
+        (
+            _ties(tokenizer=TokenizerPolicy("bas")),
+            "tokenizer_source: 'bas' is no model of the recipe; did you mean 'base'?",
+        ),
+        (
+            _ties(tokenizer=TokenizerPolicy("union", pad_to_multiple_of=0)),
+            "tokenizer.pad_to_multiple_of: expected at least 1, got 0",
+        ),
+        (
+            _ties(tokenizer=_rules(TokenRule("<x>", ModelRow("bb")))),
+            "tokenizer.tokens.<x>: 'bb' is no model of the recipe; did you mean 'b'?",
+        ),
+        (
+            _ties(tokenizer=_rules(TokenRule("<x>", ModelRow("b", "y", 3)))),
+            "tokenizer.tokens.<x>: expected either 'token' or 'token_id', got both",
+        ),
+        (
+            _ties(tokenizer=_rules(TokenRule("<x>", ModelRow("b", token_id=-1)))),
+            "tokenizer.tokens.<x>: expected a token_id of at least 0, got -1",
+        ),
+        (
+            _ties(tokenizer=_rules(TokenRule("<x>"), TokenRule("<x>", force=True))),
+            "tokenizer.tokens: '<x>' has 2 rules: keep one",
+        ),
         (_ties(models=(source("a", weight=1), source("a", weight=2))), "'a' occurs 2 times"),
         (_ties(models=(Source("a"),)), "ties needs a value of 'weight'"),
         (
