@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from threading import Lock
 from typing import final
 
 from torch import Tensor
@@ -32,6 +33,7 @@ class Learned:
         self._cache = cache
         self._digests: dict[int, str] = {}
         self._states: dict[tuple[str, str], State] = {}
+        self._lock = Lock()  # several threads write tensors of one model
 
     def state(self, statistic: Statistic, tensor: str) -> State:
         """What `statistic` says about the parents of the output tensor called `tensor`."""
@@ -39,10 +41,15 @@ class Learned:
             return statistic.load({})
         key = (statistic.name, tensor)
         if key not in self._states:
-            names = (tensor,) if statistic.large else tuple(self._parents)
-            for name, tensors in self._tensors(statistic, names).items():
-                self._states[(statistic.name, name)] = statistic.load(tensors)
+            with self._lock:
+                if key not in self._states:
+                    self._learn(statistic, tensor)
         return self._states[key]
+
+    def _learn(self, statistic: Statistic, tensor: str) -> None:
+        names = (tensor,) if statistic.large else tuple(self._parents)
+        for name, tensors in self._tensors(statistic, names).items():
+            self._states[(statistic.name, name)] = statistic.load(tensors)
 
     def _tensors(
         self, statistic: Statistic, names: tuple[str, ...]

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.merge.blockwise.kernels import BLOCKWISE
 from evomerge.merge.choose import choose_kernels
+from evomerge.merge.kernels import Kernels
 from evomerge.merge.method import MergeMethod, Parents, Values
 from evomerge.merge.methods import merge_methods
 from evomerge.recipe import Recipe
@@ -122,13 +124,22 @@ class Materializer:
         """The tensors of `plan`, one at a time."""
         yield from self.plan(recipe)
 
+    @property
+    def threads(self) -> int:
+        """How many tensors to write at once; blockwise kernels use torch's threads on their own."""
+        return 1 if self._kernels is BLOCKWISE else torch.get_num_threads()
+
     @cached_property
-    def _methods(self) -> Mapping[str, MergeMethod]:
+    def _kernels(self) -> Kernels:
         sizes = [
             sum(torch.Size(info.shape).numel() for info in self.pool.infos(model).values())
             for model in self.pool.models
         ]
-        return merge_methods(choose_kernels(max(sizes, default=0) * self._merges))
+        return choose_kernels(max(sizes, default=0) * self._merges)
+
+    @cached_property
+    def _methods(self) -> Mapping[str, MergeMethod]:
+        return merge_methods(self._kernels)
 
     def _planned(
         self,

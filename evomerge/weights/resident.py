@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import get_ident
 from typing import final
 
 import torch
@@ -53,7 +55,7 @@ class ResidentModel:
         self._donor_recipe = donor_recipe
         self.model = _build(materializer, donor_recipe, device)
         self._slots: dict[str, Tensor] = self.model.state_dict()
-        self._staging: dict[torch.dtype, Tensor] = {}
+        self._staging: dict[tuple[int, torch.dtype], Tensor] = {}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -65,6 +67,10 @@ class ResidentModel:
             )
         return tokenizer
 
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._materializer.threads)
+
     def become(self, recipe: Recipe) -> None:
         """Take the weights of `recipe`; after a BuildFailed the weights are undefined.
 
@@ -75,10 +81,8 @@ class ResidentModel:
         """
         planned = self._materializer.plan(recipe)
         slots = self._assign(planned)
+        self._write_all(planned, slots)
         with torch.no_grad():
-            for tensor, slot in zip(planned, slots, strict=True):
-                self._write(tensor, slot)
-                assert_finite(tensor.name, slot)
             self._fill_untied_head(planned)
 
     def _assign(self, planned: Sequence[PlannedTensor]) -> list[Tensor]:
@@ -113,22 +117,37 @@ class ResidentModel:
         prefixed = f"{self.model.base_model_prefix}.{name}"
         return next((slot for slot in (name, prefixed) if slot in self._slots), None)
 
+    def _write_all(self, planned: Sequence[PlannedTensor], slots: Sequence[Tensor]) -> None:
+        """Write the tensors, the largest first when several threads share the work."""
+        threads = self._materializer.threads
+        pairs = list(zip(planned, slots, strict=True))
+        if threads == 1:
+            for tensor, slot in pairs:
+                self._write(tensor, slot)
+            return
+        pairs.sort(key=lambda pair: -pair[0].nbytes)
+        for written in [self._threads.submit(self._write, tensor, slot) for tensor, slot in pairs]:
+            written.result()
+
+    @torch.no_grad()
     def _write(self, tensor: PlannedTensor, slot: Tensor) -> None:
         direct = slot.dtype == tensor.dtype and slot.device.type == "cpu" and slot.is_contiguous()
         if direct:
             tensor.write(slot)
-            return
-        staged = self._staged(tensor)
-        tensor.write(staged)
-        slot.copy_(staged)
+        else:
+            staged = self._staged(tensor)
+            tensor.write(staged)
+            slot.copy_(staged)
+        assert_finite(tensor.name, slot)
 
     def _staged(self, tensor: PlannedTensor) -> Tensor:
-        """Scratch memory of the tensor's shape; one buffer per dtype serves all tensors."""
+        """Scratch memory of the tensor's shape; one buffer per thread and dtype serves them all."""
         size = torch.Size(tensor.shape).numel()
-        buffer = self._staging.get(tensor.dtype)
+        key = (get_ident(), tensor.dtype)
+        buffer = self._staging.get(key)
         if buffer is None or buffer.numel() < size:
             buffer = torch.empty(size, dtype=tensor.dtype)
-            self._staging[tensor.dtype] = buffer
+            self._staging[key] = buffer
         return buffer[:size].view(tensor.shape)
 
     def _fill_untied_head(self, planned: Sequence[PlannedTensor]) -> None:

@@ -9,7 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.errors import BuildFailed, InvalidInput
+from evomerge.merge.compiled.kernels import COMPILED
 from evomerge.recipe import Recipe, Slice, Source
+from evomerge.weights import materialize
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.resident import ResidentModel
 from tests import models
@@ -215,3 +217,33 @@ def test_the_tokenizer_is_the_donors(engine: Materializer) -> None:
     resident = ResidentModel(engine, _task(1.0))
     assert resident.tokenizer("w0 nonsense w59").input_ids == [4, 3, 63]
     assert resident.tokenizer is resident.tokenizer
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_compiled_kernels_on_several_threads_give_the_same_model(
+    llamas: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
+) -> None:
+    trimmed = Recipe(
+        "ties",
+        (source("math", weight=0.7, density=0.4), source("code", weight=0.5, density=0.6)),
+        base_model="base",
+        dtype=dtype,
+    )
+    # The resident model holds float32 in both cases: the second one is staged.
+    expected = ResidentModel(materializer(llamas, "base", "math", "code"), _task(1.0))
+    expected.become(trimmed)
+    monkeypatch.setattr(materialize, "choose_kernels", lambda _elements: COMPILED)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        engine = materializer(llamas, "base", "math", "code")
+        assert engine.threads == 3
+        resident = ResidentModel(engine, _task(1.0))
+        resident.become(trimmed)
+        with pytest.raises(BuildFailed, match="holds NaN or Inf"):
+            resident.become(linear(source("math", weight=1.0), source("code", weight=-1.0)))
+        resident.become(trimmed)
+    finally:
+        torch.set_num_threads(threads)
+    for name, value in expected.model.state_dict().items():
+        assert torch.equal(resident.model.state_dict()[name], value), name
