@@ -241,7 +241,8 @@ def test_compiled_kernels_on_several_threads_give_the_same_model(
         resident = ResidentModel(engine, _task(1.0))
         resident.become(trimmed)
         with pytest.raises(BuildFailed, match="holds NaN or Inf"):
-            resident.become(linear(source("math", weight=1.0), source("code", weight=-1.0)))
+            sources = source("math", weight=1.0), source("code", weight=-1.0)
+            resident.become(linear(*sources, normalize=True))
         resident.become(trimmed)
     finally:
         torch.set_num_threads(threads)
