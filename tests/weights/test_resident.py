@@ -240,9 +240,9 @@ def test_compiled_kernels_on_several_threads_give_the_same_model(
         assert engine.threads == 3
         resident = ResidentModel(engine, _task(1.0))
         resident.become(trimmed)
+        opposite = source("math", weight=1.0), source("code", weight=-1.0)
         with pytest.raises(BuildFailed, match="holds NaN or Inf"):
-            sources = source("math", weight=1.0), source("code", weight=-1.0)
-            resident.become(linear(*sources, normalize=True))
+            resident.become(linear(*opposite, normalize=True))
         resident.become(trimmed)
     finally:
         torch.set_num_threads(threads)
