@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tests.merge.reference_inputs import (
-    Array,
-    Expected,
-    Inputs,
-    Settings,
-    differences,
-    flag,
-    flat,
-    number,
-    numbers,
-    sure,
-    tensors,
-)
+from tests.merge.reference_inputs import Parents, Values
 
+Array = NDArray[np.float64]
 MASK_32 = 0xFFFFFFFF
-VOTING = ("ties", "dare_ties", "breadcrumbs_ties", "della")
+VOTING_METHODS = ("ties", "dare_ties", "breadcrumbs_ties", "della")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a merge must give, flat: `other` is as good where a vote is undecided by rounding.
+
+    `size` is the sum of absolute terms at each element; rounding errors are relative to it.
+    """
+
+    value: Array
+    other: Array
+    size: Array
 
 
 def word(seed: int, stream: int, index: int) -> int:
@@ -80,14 +82,19 @@ def ranked_keep(
     return np.array([word(seed, stream, i) < limit for i, limit in enumerate(limits)], dtype=bool)
 
 
-def task_vectors(name: str, inputs: Inputs, settings: Settings) -> Expected:
+def flat(tensor: torch.Tensor) -> Array:
+    """The tensor as a float64 vector."""
+    return tensor.detach().double().reshape(-1).numpy().copy()
+
+
+def task_vectors(name: str, parents: Parents, values: Values) -> Expected:
     """Every method of the task-vector family."""
-    assert inputs.base is not None
-    base = flat(inputs.base)
-    sparse = [_sparse(name, inputs, settings, i) for i in range(len(inputs.others))]
-    weights = numbers(settings, "weight")
-    normalize, scale = flag(settings, "normalize"), number(settings, "lambda")
-    combine = _vote if name in VOTING else _sum
+    assert parents.base is not None
+    base = flat(parents.base)
+    sparse = [_sparse(name, parents, values, i) for i in range(len(parents.others))]
+    weights = list(values.numbers("weight"))
+    normalize, scale = values.flag("normalize"), values.number("lambda")
+    combine = _vote if name in VOTING_METHODS else _sum
     value, other, size = base.copy(), base.copy(), np.abs(base)
     for index in range(base.size):
         column = [float(delta[index]) for delta in sparse]
@@ -98,32 +105,31 @@ def task_vectors(name: str, inputs: Inputs, settings: Settings) -> Expected:
     return Expected(value, other, size)
 
 
-def keeps(name: str, inputs: Inputs, settings: Settings, index: int) -> NDArray[np.bool_]:
-    """Which elements of task vector `index` survive."""
-    difference = differences(inputs)[index]
-    delta, density = flat(difference), numbers(settings, "density")[index]
+def _sparse(name: str, parents: Parents, values: Values, index: int) -> Array:
+    assert parents.base is not None
+    tensors = parents.tensors
+    # Task vectors are differences in working precision; everything after that is float64 here.
+    work = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+    difference = parents.others[index].to(work) - parents.base.to(work)
+    delta = flat(difference)
+    density = values.numbers("density")[index]
     if name == "task_arithmetic" or density >= 1.0:
-        return np.ones(delta.size, dtype=bool)
+        return delta
     if density <= 0.0:
-        return np.zeros(delta.size, dtype=bool)
+        return np.zeros_like(delta)
+    seed, stream = int(values.shared["seed"]), parents.streams[index]
     if name == "ties":
-        return largest_keep(delta, density)
-    if name.startswith("breadcrumbs"):
-        return middle_keep(delta, density, numbers(settings, "gamma")[index])
-    seed, stream = int(settings.shared["seed"]), inputs.streams[index]
-    if name.startswith("della"):
-        epsilon = numbers(settings, "epsilon")[index]
-        return ranked_keep(difference, density, epsilon, seed=seed, stream=stream)
-    return random_keep(seed, stream, density, delta.size)
-
-
-def _sparse(name: str, inputs: Inputs, settings: Settings, index: int) -> Array:
-    delta, keep = flat(differences(inputs)[index]), keeps(name, inputs, settings, index)
+        keep = largest_keep(delta, density)
+    elif name.startswith("breadcrumbs"):
+        keep = middle_keep(delta, density, values.numbers("gamma")[index])
+    elif name.startswith("della"):
+        epsilon = values.numbers("epsilon")[index]
+        keep = ranked_keep(difference, density, epsilon, seed=seed, stream=stream)
+    else:
+        keep = random_keep(seed, stream, density, delta.size)
     kept = np.where(keep, delta, 0.0)
-    if keep.all() or not keep.any():
-        return kept
     whole, part = math.fsum(np.abs(delta)), math.fsum(np.abs(kept))
-    if flag(settings, "rescale") and whole >= 1e-7 and part >= 1e-7:
+    if values.flag("rescale") and whole >= 1e-7 and part >= 1e-7:
         kept = kept * (whole / part)
     return kept
 
@@ -160,26 +166,27 @@ def _agreeing(
     )
 
 
-def weighted_sum(inputs: Inputs, factors: list[float], divisor: float = 1.0) -> Expected:
+def weighted_sum(parents: Parents, factors: list[float], divisor: float = 1.0) -> Expected:
     """sum_i factor_i x_i / divisor; a divisor of zero gives NaN."""
-    products = [f * flat(t) for f, t in zip(factors, tensors(inputs), strict=True)]
+    products = [f * flat(t) for f, t in zip(factors, parents.tensors, strict=True)]
     divisor = divisor if divisor != 0.0 else math.nan
     value = sum(products, np.zeros(1)) / divisor
     size = sum((np.abs(p) for p in products), np.zeros(1)) / abs(divisor)
-    return sure(value, size)
+    return Expected(value, value, size)
 
 
-def slerp_factors(inputs: Inputs, t: float) -> tuple[list[float], float]:
+def slerp_factors(parents: Parents, t: float) -> tuple[list[float], float]:
     """The two coefficients, and the cosine they come from."""
-    a, b = (flat(tensor) for tensor in tensors(inputs))
+    a, b = (flat(tensor) for tensor in parents.tensors)
     norms = [math.sqrt(math.fsum(v * v)) for v in (a, b)]
     first, second = (1.0 if norm <= 1e-8 else norm for norm in norms)
     cosine = max(-1.0, min(1.0, math.fsum((a / first) * (b / second))))
     if abs(cosine) > 0.9995:
         return [1.0 - t, t], cosine
     theta = math.acos(cosine)
-    shares = (1.0 - t, t)
-    return [math.sin(share * theta) / math.sin(theta) for share in shares], cosine
+    return [math.sin((1 - t) * theta) / math.sin(theta), math.sin(t * theta) / math.sin(theta)], (
+        cosine
+    )
 
 
 def check(out: torch.Tensor, want: Expected, *, work: torch.dtype = torch.float32) -> None:

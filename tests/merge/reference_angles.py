@@ -6,45 +6,36 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
-from tests.merge.reference_inputs import (
-    Array,
-    Expected,
-    Inputs,
-    Settings,
-    differences,
-    flag,
-    flat,
-    number,
-    numbers,
-    sure,
-)
+from tests.merge.reference import Array, Expected, flat
+from tests.merge.reference_inputs import Parents, Values
 
 
-def expected(name: str, inputs: Inputs, settings: Settings) -> Expected:
+def expected(name: str, parents: Parents, values: Values) -> Expected:
     """base + sum_i c_i d_i, vector by vector; without a base sum_i c_i x_i."""
-    if inputs.base is None:
-        terms = [tensor.double().numpy() for tensor in inputs.others]
-        value = np.zeros(terms[0].shape)
-    else:
-        terms = [delta.double().numpy() for delta in differences(inputs)]
-        value = inputs.base.double().numpy().copy()
-    size = np.abs(value)
-    for place in _vectors(name, value.shape, settings):
-        vectors = [term[place].reshape(-1) for term in terms]
+    wide = any(t.dtype == torch.float64 for t in parents.tensors)
+    work = torch.float64 if wide else torch.float32
+    nothing = torch.zeros_like(parents.tensors[0], dtype=work)
+    base = nothing if parents.base is None else parents.base.to(work)
+    deltas = [(other.to(work) - base).double().numpy() for other in parents.others]
+    value = base.double().numpy().copy()
+    size = np.array(np.abs(value))
+    for place in _vectors(name, value.shape, values):
+        vectors = [delta[place].reshape(-1) for delta in deltas]
         shape = value[place].shape
-        for factor, vector in zip(_FACTORS[name](vectors, settings), vectors, strict=True):
+        for factor, vector in zip(_FACTORS[name](vectors, values), vectors, strict=True):
             value[place] += factor * vector.reshape(shape)
             size[place] += np.abs(factor * vector.reshape(shape))
-    return sure(value.reshape(-1), size.reshape(-1))
+    return Expected(value.reshape(-1), value.reshape(-1), size.reshape(-1))
 
 
-def _vectors(name: str, shape: tuple[int, ...], settings: Settings) -> Iterator[tuple[object, ...]]:
-    rows = name == "model_stock" and flag(settings, "filter_wise")
-    rows = rows or (name == "nuslerp" and not flag(settings, "nuslerp_flatten"))
+def _vectors(name: str, shape: tuple[int, ...], values: Values) -> Iterator[tuple[object, ...]]:
+    rows = name == "model_stock" and values.flag("filter_wise")
+    rows = rows or (name == "nuslerp" and not values.flag("nuslerp_flatten"))
     if not rows or not shape:
         yield (...,)
-    elif name == "nuslerp" and flag(settings, "nuslerp_row_wise"):
+    elif name == "nuslerp" and values.flag("nuslerp_row_wise"):
         for place in np.ndindex(shape[1:]):
             yield (slice(None), *place)
     else:
@@ -52,8 +43,8 @@ def _vectors(name: str, shape: tuple[int, ...], settings: Settings) -> Iterator[
             yield (*place, slice(None))
 
 
-def _cosine(u: Array, v: Array, product: float = 1.0) -> float:
-    return max(-1.0, min(1.0, math.fsum(u * v) / product))
+def _cosine(u: Array, v: Array, floor: float) -> float:
+    return max(-1.0, min(1.0, math.fsum(u * v) / max(norm(u) * norm(v), floor)))
 
 
 def norm(vector: Array) -> float:
@@ -61,37 +52,35 @@ def norm(vector: Array) -> float:
     return math.sqrt(math.fsum(vector * vector))
 
 
-def _model_stock(vectors: list[Array], settings: Settings) -> list[float]:  # noqa: ARG001
+def _model_stock(vectors: list[Array], values: Values) -> list[float]:  # noqa: ARG001
     count = len(vectors)
     pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
-    norms = [norm(vector) for vector in vectors]
-    cosines = [_cosine(vectors[i], vectors[j], max(norms[i] * norms[j], 1e-6)) for i, j in pairs]
-    cosine = math.fsum(cosines) / len(pairs)
+    cosine = sum(_cosine(vectors[i], vectors[j], 1e-6) for i, j in pairs) / len(pairs)
     divisor = 1 + (count - 1) * cosine
     t = 0.0 if abs(divisor) < 1e-6 else count * cosine / divisor
     return [t / count] * count
 
 
-def _nuslerp(vectors: list[Array], settings: Settings) -> list[float]:
-    first, second = numbers(settings, "weight")
+def _nuslerp(vectors: list[Array], values: Values) -> list[float]:
+    first, second = values.numbers("weight")
     t = 0.5 if abs(first + second) < 1e-6 else second / (first + second)
-    norms = [norm(vector) for vector in vectors]
-    # The square needs no root, so that vectors on one line give exactly 0.
-    parallel = math.fsum(vectors[0] * vectors[1]) ** 2
+    u, v = (vector / max(norm(vector), 1e-7) for vector in vectors)
+    cosine = max(-1.0, min(1.0, math.fsum(u * v)))
+    # Squares need no roots, so that vectors on one line give exactly 0, which the cosine may miss.
     squares = math.fsum(vectors[0] ** 2) * math.fsum(vectors[1] ** 2)
-    if min(norms) > 1e-7 and 1 - parallel / squares <= 1e-15:
+    on_line = squares > 0.0 and 1 - math.fsum(vectors[0] * vectors[1]) ** 2 / squares <= 1e-15
+    if on_line and min(map(norm, vectors)) > 1e-7:
         return [1 - t, t]
-    cosine = _cosine(*(vector / max(n, 1e-7) for vector, n in zip(vectors, norms, strict=True)))
     theta = math.acos(cosine)
     return [math.sin(s * theta) / math.sin(theta) for s in (1 - t, t)]
 
 
-def _multislerp(vectors: list[Array], settings: Settings) -> list[float]:
-    weights = list(numbers(settings, "weight"))
-    eps = number(settings, "eps")
+def _multislerp(vectors: list[Array], values: Values) -> list[float]:
+    weights = list(values.numbers("weight"))
+    eps = values.number("eps")
     if len(weights) == 1:
         return [1.0]
-    if flag(settings, "normalize_weights"):
+    if values.flag("normalize_weights"):
         weights = [w / sum(weights) for w in weights]
     norms = [norm(vector) for vector in vectors]
     units = [vector / (n + eps) for vector, n in zip(vectors, norms, strict=True)]
@@ -105,12 +94,12 @@ def _multislerp(vectors: list[Array], settings: Settings) -> list[float]:
 _FACTORS = {"model_stock": _model_stock, "nuslerp": _nuslerp, "multislerp": _multislerp}
 
 
-def multislerp_by_tangents(inputs: Inputs, settings: Settings) -> Array:
+def multislerp_by_tangents(parents: Parents, values: Values) -> Array:
     """MultiSLERP as it is usually described: a step in the tangent space at the mean direction."""
-    assert inputs.base is not None
-    base, eps = flat(inputs.base), number(settings, "eps")
-    vectors = [flat(other) - base for other in inputs.others]
-    weights = np.array(numbers(settings, "weight"))
+    assert parents.base is not None
+    base, eps = flat(parents.base), values.number("eps")
+    vectors = [flat(other) - base for other in parents.others]
+    weights = np.array(values.numbers("weight"))
     weights = weights / weights.sum()
     norms = np.array([norm(vector) for vector in vectors])
     units = [vector / (n + eps) for vector, n in zip(vectors, norms, strict=True)]
@@ -124,10 +113,10 @@ def multislerp_by_tangents(inputs: Inputs, settings: Settings) -> Array:
     return result
 
 
-def karcher(inputs: Inputs, settings: Settings) -> Expected:
+def karcher(parents: Parents, values: Values) -> Expected:
     """The iteration on the vectors."""
-    vectors = [flat(tensor) for tensor in inputs.others]
-    tol, steps = number(settings, "tol"), int(number(settings, "max_iter"))
+    vectors = [flat(tensor) for tensor in parents.others]
+    tol, steps = values.number("tol"), int(values.number("max_iter"))
     norms = [norm(vector) for vector in vectors]
     size = np.add.reduce([np.abs(vector) for vector in vectors])
     if len(vectors) == 1:
@@ -153,10 +142,10 @@ def karcher(inputs: Inputs, settings: Settings) -> Expected:
     return Expected(value, value, size + np.abs(value))
 
 
-def nearswap(inputs: Inputs, t: float) -> Expected:
+def nearswap(parents: Parents, t: float) -> Expected:
     """Moves of at most t."""
-    assert inputs.base is not None
-    base, other = flat(inputs.base), flat(inputs.others[0])
+    assert parents.base is not None
+    base, other = flat(parents.base), flat(parents.others[0])
     share = np.clip(t / np.maximum(np.abs(other - base), 1e-6), 0.0, 1.0)
     value = share * other + (1 - share) * base
     return Expected(value, value, np.abs(other) + np.abs(base))

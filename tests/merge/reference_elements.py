@@ -1,29 +1,25 @@
-"""Slow float64 reference of the methods that select elements by comparing inputs."""
+"""Slow float64 reference of the methods that select elements by comparing parents."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from tests.merge.reference_inputs import (
-    Array,
-    Expected,
-    Inputs,
-    Settings,
-    differences,
-    flat,
-    number,
-    sure,
-)
+from tests.merge.reference import Array, Expected, flat
+from tests.merge.reference_inputs import Parents, Values
 
 
-def _deltas(inputs: Inputs) -> tuple[Array, list[Array]]:
-    assert inputs.base is not None
-    return flat(inputs.base), [flat(delta) for delta in differences(inputs)]
+def _deltas(parents: Parents) -> tuple[Array, list[Array]]:
+    assert parents.base is not None
+    wide = any(t.dtype == torch.float64 for t in parents.tensors)
+    work = torch.float64 if wide else torch.float32
+    base = parents.base.to(work)
+    return flat(base), [flat(other.to(work) - base) for other in parents.others]
 
 
-def sce(inputs: Inputs, topk: float) -> Expected:
+def sce(parents: Parents, topk: float) -> Expected:
     """Select, calculate, erase, element by element."""
-    base, deltas = _deltas(inputs)
+    base, deltas = _deltas(parents)
     size = np.abs(base) + sum((np.abs(d) for d in deltas), np.zeros(1))
     if topk < 1.0:
         stack = np.stack(deltas)
@@ -42,14 +38,14 @@ def sce(inputs: Inputs, topk: float) -> Expected:
         sign = 1 if sum(column) >= 0 else -1
         agree = [(s, d) for s, d in zip(shares, column, strict=True) if d * sign > 0]
         value[i] += sum(s * d for s, d in agree) / max(sum(s for s, _ in agree), 1e-6)
-    return sure(value, size)
+    return Expected(value, value, size)
 
 
-def ram(inputs: Inputs, settings: Settings, *, plus: bool) -> Expected:
+def ram(parents: Parents, values: Values, *, plus: bool) -> Expected:
     """Lone changes in full (times their gain), shared changes as a mean."""
-    base, deltas = _deltas(inputs)
+    base, deltas = _deltas(parents)
     size = np.abs(base) + sum((np.abs(d) for d in deltas), np.zeros(1))
-    epsilon = number(settings, "epsilon")
+    epsilon = values.number("epsilon")
     hits = [np.abs(d) > epsilon for d in deltas]
     count = sum((h.astype(int) for h in hits), np.zeros(base.size, dtype=int))
     value = base.copy()
@@ -57,18 +53,18 @@ def ram(inputs: Inputs, settings: Settings, *, plus: bool) -> Expected:
         gain = 1.0
         if plus:
             ratio = (hit & (count > 1)).sum() / max((hit & (count == 1)).sum(), epsilon, 1e-30)
-            gain += number(settings, "r") * min(max(ratio, 0.0), number(settings, "alpha"))
+            gain += values.number("r") * min(max(ratio, 0.0), values.number("alpha"))
         value += np.where(hit, delta * np.where(count == 1, gain, 1 / np.maximum(count, 1)), 0.0)
-    return sure(value, size)
+    return Expected(value, value, size)
 
 
-def arcee_fusion(inputs: Inputs) -> Expected:
+def arcee_fusion(parents: Parents) -> Expected:
     """Scores by full softmaxes, quartiles by a full sort."""
-    assert inputs.base is not None
-    base, other = (t.double().numpy() for t in (inputs.base, inputs.others[0]))
+    assert parents.base is not None
+    base, other = (t.double().numpy() for t in (parents.base, parents.others[0]))
     chances = [np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True) + 1e-8 for x in (other, base)]
     divergence = (chances[0] * np.log(chances[0] / chances[1])).sum(axis=-1, keepdims=True)
-    scores = (np.abs(_deltas(inputs)[1][0]).reshape(base.shape) * divergence).reshape(-1)
+    scores = (np.abs(_deltas(parents)[1][0]).reshape(base.shape) * divergence).reshape(-1)
     q1, q2, q3 = (np.sort(scores)[int(f * (scores.size - 1))] for f in (0.25, 0.5, 0.75))
     value = np.where(scores >= q2 + 1.5 * (q3 - q1), other.reshape(-1), base.reshape(-1))
-    return sure(value, np.abs(value))
+    return Expected(value, value, np.abs(value))

@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from tests.merge import reference, reference_angles, reference_elements
-from tests.merge.reference_inputs import Expected, Inputs, Settings, flag, number, numbers
+from tests.merge.reference import Expected
+from tests.merge.reference_inputs import Parents, Values
 
 
-def expected(name: str, inputs: Inputs, settings: Settings) -> Expected:
-    """What method `name` must give, but for the tensors without a defined result."""
-    if name == "linear":
-        weights = numbers(settings, "weight")
-        divisor = sum(weights) if flag(settings, "normalize") else 1.0
-        return reference.weighted_sum(inputs, weights, divisor)
-    if name == "passthrough":
-        return reference.weighted_sum(inputs, numbers(settings, "scale"))
-    if name == "slerp":
-        factors, _ = reference.slerp_factors(inputs, number(settings, "t"))
-        return reference.weighted_sum(inputs, factors)
-    if name == "karcher":
-        return reference_angles.karcher(inputs, settings)
-    if name == "nearswap":
-        return reference_angles.nearswap(inputs, number(settings, "t"))
+def expected(name: str, parents: Parents, values: Values) -> Expected:
+    """What method `name` must give, but for tensors whose result is not defined."""
+    if name in _OTHERS:
+        return _OTHERS[name](parents, values)
     if name in ("nuslerp", "multislerp", "model_stock"):
-        return reference_angles.expected(name, inputs, settings)
-    if name == "sce":
-        return reference_elements.sce(inputs, number(settings, "select_topk"))
-    if name in ("ram", "ramplus_tl"):
-        return reference_elements.ram(inputs, settings, plus=name == "ramplus_tl")
-    if name == "arcee_fusion":
-        return reference_elements.arcee_fusion(inputs)
-    return reference.task_vectors(name, inputs, settings)
+        return reference_angles.expected(name, parents, values)
+    return reference.task_vectors(name, parents, values)
+
+
+def _linear(parents: Parents, values: Values) -> Expected:
+    weights = list(values.numbers("weight"))
+    divisor = sum(weights) if values.flag("normalize") else 1.0
+    return reference.weighted_sum(parents, weights, divisor)
+
+
+def _passthrough(parents: Parents, values: Values) -> Expected:
+    return reference.weighted_sum(parents, list(values.numbers("scale")))
+
+
+def _slerp(parents: Parents, values: Values) -> Expected:
+    factors, _ = reference.slerp_factors(parents, values.number("t"))
+    return reference.weighted_sum(parents, factors)
+
+
+def _nearswap(parents: Parents, values: Values) -> Expected:
+    return reference_angles.nearswap(parents, values.number("t"))
+
+
+def _sce(parents: Parents, values: Values) -> Expected:
+    return reference_elements.sce(parents, values.number("select_topk"))
+
+
+def _ram(parents: Parents, values: Values) -> Expected:
+    return reference_elements.ram(parents, values, plus=False)
+
+
+def _ramplus(parents: Parents, values: Values) -> Expected:
+    return reference_elements.ram(parents, values, plus=True)
+
+
+def _arcee_fusion(parents: Parents, values: Values) -> Expected:  # noqa: ARG001 - has none
+    return reference_elements.arcee_fusion(parents)
+
+
+_OTHERS: Mapping[str, Callable[[Parents, Values], Expected]] = {
+    "linear": _linear,
+    "passthrough": _passthrough,
+    "slerp": _slerp,
+    "karcher": reference_angles.karcher,
+    "nearswap": _nearswap,
+    "sce": _sce,
+    "ram": _ram,
+    "ramplus_tl": _ramplus,
+    "arcee_fusion": _arcee_fusion,
+}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tests.merge.reference_inputs import Array, Expected, flat
+from tests.merge.reference import Array, Expected, flat
 
 LIMIT = 8.0
 """Units in the last place that different orders of additions explain."""

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from evomerge.mergekit_reader import from_mapping
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.pool import ParentPool
+from tests.merge.settings import Case, Row
 from tests.parity.checkpoints import Parents
 from tests.parity.oracle import Oracle
-from tests.parity.settings import Case, Row
 
 
 def recipe_of(row: Row, cases: Sequence[Case], parents: Parents) -> dict[str, Any]:

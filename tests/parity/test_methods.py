@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
-from evomerge.signatures import SIGNATURES, Base, Scope
+from evomerge.merge.method import Parents as Inputs
+from evomerge.merge.method import Values
+from evomerge.recipe import Scalar
+from evomerge.signatures import SIGNATURES, Base
+from tests.merge.layers import WEIGHTS, tensor_name
 from tests.merge.reference_table import expected
+from tests.merge.settings import ROWS, Case, Row
+from tests.merge.thresholds import undecided
 from tests.parity.agreement import LIMIT, Pair, Scale
 from tests.parity.checkpoints import Parents, saved_parents
-from tests.parity.layers import WEIGHTS, tensor_name
 from tests.parity.merging import ours, recipe_of, theirs
 from tests.parity.oracle import Oracle
 from tests.parity.results import Entry, Results
-from tests.parity.settings import ROWS, Case, Row
-from tests.parity.thresholds import undecided
 
 # One bfloat16 step is where two float32 results lie on either side of a boundary of rounding.
 HALF_LIMIT = 1.0
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """The parents of one tensor."""
-
-    base: torch.Tensor | None
-    others: tuple[torch.Tensor, ...]
-    streams: tuple[int, ...]
-
-    @property
-    def tensors(self) -> tuple[torch.Tensor, ...]:
-        return self.others if self.base is None else (self.base, *self.others)
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """The parameters of one tensor."""
-
-    shared: dict[str, float | int | bool | str]
-    models: tuple[dict[str, float | int | bool | str], ...]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["float32", "16-bit"])
@@ -78,31 +59,31 @@ def test_method(name: str, parents: Parents, oracle: Oracle, results: Results) -
             pair = _pair(row, case, inputs, mine[place], other[place])
             pairs.append(pair)
             if pair.ulps > limit:
-                errors = pair.errors(expected(row.method, inputs, _settings(row, case)))
+                errors = pair.errors(expected(row.method, inputs, _values(row, case)))
                 if errors[0] > limit:
                     wrong.append(f"{tuple(mine[place].shape)} {case}: ours, theirs off by {errors}")
     results.add("methods", f"{name}, {parents.label}", _entry(pairs, limit, len(wrong)))
     assert not wrong, f"{len(wrong)} of {len(pairs)} tensors, the first: {wrong[0]}"
 
 
-def _inputs(row: Row, case: Case, parents: Parents, weight: str) -> _Inputs:
+def _inputs(row: Row, case: Case, parents: Parents, weight: str) -> Inputs:
     name = tensor_name(case.layer.number, weight)
     others = tuple(parents.tensors[index][name] for index in range(1, case.others + 1))
     base = parents.tensors[0][name] if row.base else None
-    return _Inputs(base, others, tuple(range(case.others)))
+    return Inputs(base, others, tuple(range(case.others)))
 
 
-def _settings(row: Row, case: Case) -> _Settings:
-    """The case's parameters with the defaults of the others."""
-    defaults: dict[Scope, dict[str, float | int | bool | str]] = {scope: {} for scope in Scope}
+def _values(row: Row, case: Case) -> Values:
+    """The case's parameters with the defaults of the others; no mask is drawn with the seed."""
+    defaults: dict[str, dict[str, Scalar]] = {"shared": {"seed": 0}, "model": {}}
     for parameter in SIGNATURES[row.method].parameters:
         if parameter.default is not None:
-            defaults[parameter.scope][parameter.name] = parameter.default
-    models = tuple({**defaults[Scope.MODEL], **values} for values in case.models)
-    return _Settings({**defaults[Scope.SHARED], **case.shared}, models)
+            defaults[parameter.scope.value][parameter.name] = parameter.default
+    models = tuple({**defaults["model"], **values} for values in case.models)
+    return Values({**defaults["shared"], **case.shared}, models)
 
 
-def _pair(row: Row, case: Case, inputs: _Inputs, mine: torch.Tensor, other: torch.Tensor) -> Pair:
+def _pair(row: Row, case: Case, inputs: Inputs, mine: torch.Tensor, other: torch.Tensor) -> Pair:
     assert (mine.shape, mine.dtype) == (other.shape, other.dtype)
     decided = ~undecided(row.method, inputs.tensors, case.models, case.shared)
     scale = Scale.of((mine, other), inputs.tensors)

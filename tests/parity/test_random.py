@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.merge.reference_inputs import Array, flat
+from tests.merge.layers import WEIGHTS, tensor_name
+from tests.merge.reference import Array, flat
 from tests.parity.checkpoints import model_name, save_checkpoint
-from tests.parity.layers import WEIGHTS, tensor_name
 from tests.parity.merging import ours, theirs
 from tests.parity.oracle import Oracle
 from tests.parity.results import Results

@@ -14,14 +14,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.merge.reference_inputs import flat
+from tests.merge.reference import flat
+from tests.merge.thresholds import undecided
 from tests.models import read_tensors
 from tests.parity.agreement import LIMIT, Pair, Scale
 from tests.parity.models import SMOLLM2_VARIABLE, bfloat16_copy, little_models, smollm2_parents
 from tests.parity.oracle import Oracle
 from tests.parity.recipes import LITTLE, QWEN, REAL, Shown
 from tests.parity.results import Entry, Results
-from tests.parity.thresholds import undecided
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
 ROLES = ("base", "read", "write")

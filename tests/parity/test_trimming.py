@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.merge.reference_inputs import flat
-from tests.parity.checkpoints import Parents, saved_parents
-from tests.parity.layers import WEIGHTS, tensor_name
-from tests.parity.merging import ours, recipe_of, theirs
-from tests.parity.oracle import Oracle
-from tests.parity.results import Results
-from tests.parity.settings import Case, Row, one_of
-from tests.parity.thresholds import (
+from tests.merge.layers import WEIGHTS, tensor_name
+from tests.merge.reference import flat
+from tests.merge.settings import Case, Row, one_of
+from tests.merge.thresholds import (
     Bools,
     cuts,
     near_ties,
@@ -24,6 +20,10 @@ from tests.parity.thresholds import (
     tied,
     variances,
 )
+from tests.parity.checkpoints import Parents, saved_parents
+from tests.parity.merging import ours, recipe_of, theirs
+from tests.parity.oracle import Oracle
+from tests.parity.results import Results
 
 DENSITY = one_of(1e-6, 0.05, 0.1, 0.29, 0.5, 0.8, 0.95)
 PLAIN = {"normalize": one_of(False), "rescale": one_of(False)}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tests.merge.reference_inputs import Array, flat
+from tests.merge.reference import Array, flat
 
 Bools = NDArray[np.bool_]
 TRIMMING = ("ties", "breadcrumbs", "breadcrumbs_ties")

@@ -10,12 +10,12 @@ from typing import TypeAlias
 import numpy as np
 
 from evomerge.recipe import Scalar
-from tests.parity.layers import OTHERS, Layer
+from tests.merge.layers import OTHERS, Layer
 
 Values: TypeAlias = dict[str, Scalar]
 Draw: TypeAlias = Callable[[np.random.Generator], Scalar]
 
-PER_LAYER = 3
+TURNS = 3
 """Cases with each layer; their parameters and numbers of parents differ."""
 
 
@@ -53,12 +53,12 @@ class Row:
     weights: bool = False
     accepts: Callable[[Case], bool] | None = None
 
-    def cases(self, layers: tuple[Layer, ...]) -> tuple[Case, ...]:
-        """The cases with these layers; always the same ones."""
+    def cases(self, layers: tuple[Layer, ...], turns: int = TURNS) -> tuple[Case, ...]:
+        """`turns` cases with each layer, unlike each other; always the same ones."""
         drawn = (
             self._case(layer, np.random.default_rng([layer.number, turn]))
             for layer in layers
-            for turn in range(PER_LAYER)
+            for turn in range(turns)
         )
         return tuple(case for case in drawn if self.accepts is None or self.accepts(case))
 

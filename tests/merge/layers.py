@@ -1,8 +1,4 @@
-"""The layers of tensor-level parity: shapes, types and kinds of task vectors, and their values.
-
-One layer holds nine tensors of one kind of task vector. Neither program looks at the shapes, so
-that one merge with a slice per case compares hundreds of tensors for one process start.
-"""
+"""Tensors of all shapes, types and kinds of task vectors, nine of one kind to a layer."""
 
 from __future__ import annotations
 
