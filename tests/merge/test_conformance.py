@@ -62,13 +62,24 @@ def test_method(name: str, half: bool) -> None:
 
 
 @OPPOSITE
-def test_nuslerp_halfway_between_opposite_task_vectors_is_the_base() -> None:
-    base, models = torch.ones(2), ({"weight": 1.0},) * 2
-    given = Values({"nuslerp_flatten": True, "nuslerp_row_wise": False}, models)
+def test_nuslerp_between_opposite_task_vectors_is_straight() -> None:
+    base, shared = torch.ones(2), {"nuslerp_flatten": True, "nuslerp_row_wise": False}
     for vector in ([1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [3.0, 4.0]):
         delta = torch.tensor(vector)
         parents = Parents(base, (base + delta, base - delta), (0, 1))
-        assert torch.equal(merge("nuslerp", parents, given), base), vector
+        for weights in ([1.0, 1.0], [0.75, 0.25]):
+            given = Values(shared, tuple({"weight": weight} for weight in weights))
+            want = base + (weights[0] - weights[1]) / sum(weights) * delta
+            torch.testing.assert_close(merge("nuslerp", parents, given), want)
+
+
+@pytest.mark.xfail(strict=True, reason="a parent opposite to the mean is pulled by pi / sin pi")
+@pytest.mark.parametrize("odd", [-2.0, -0.5])
+def test_karcher_with_a_parent_opposite_to_the_mean(odd: float) -> None:
+    others = tuple(torch.tensor([value]) for value in (1.0, 1.0, odd, 1.0))
+    given = Values({"max_iter": 10, "tol": 1e-5}, ({},) * 4)
+    found = merge("karcher", Parents(None, others, (0, 1, 2, 3)), given)
+    torch.testing.assert_close(found, torch.tensor([(3.0 - odd) / 4]))
 
 
 def _tensors(row: Row, case: Case) -> Iterator[Parents]:
