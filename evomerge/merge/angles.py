@@ -15,9 +15,11 @@ from evomerge.merge.task_vector_span import Along, Array, SpanRule
 _TINY_PRODUCT = 1e-6
 _TINY_DIVISOR = 1e-6
 _TINY_NORM = 1e-7
-_COLLINEAR = 1e-16
+# What rounding leaves of 1 - cos^2 between vectors that are exactly parallel or opposite.
+_COLLINEAR = 1e-13
 # A Gram matrix in float64 cannot tell a sum of vectors from zero below this share of its terms.
 _UNRESOLVED = 1e-14
+_HALF_TURN = 1e-6
 
 
 def _model_stock(values: Values, gram_KKG: Array) -> Array:  # noqa: ARG001 - no parameters
@@ -150,7 +152,8 @@ def _karcher_mean(cosine_KK: Matrix, tol: float, max_iter: int) -> Matrix:
     for _ in range(max_iter):
         along_K = np.clip(cosine_KK @ mean_K, -1.0, 1.0)
         theta_K = np.arccos(along_K)
-        near_K = theta_K < tol
+        # A parent opposite to the mean has no direction in which to pull.
+        near_K = (theta_K < tol) | (theta_K > math.pi - max(tol, _HALF_TURN))
         sine_K = np.where(near_K, 1.0, np.sin(theta_K))
         pull_K = np.where(near_K, 0.0, theta_K / sine_K / count)
         step_K = pull_K - (pull_K * along_K).sum() * mean_K

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evomerge.merge.method import Parents, Values
-from tests.merge.cases import RANDOM_METHODS, VOTING_METHODS
+from tests.merge.reference_inputs import Parents, Values
 
+RANDOM_METHODS = ("dare_linear", "dare_ties", "della_linear", "della")
 Array = NDArray[np.float64]
 MASK_32 = 0xFFFFFFFF
+VOTING_METHODS = ("ties", "dare_ties", "breadcrumbs_ties", "della")
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from evomerge.merge.method import Parents, Values
 from tests.merge.reference import Array, Expected, flat
+from tests.merge.reference_inputs import Parents, Values
 
 
 def expected(name: str, parents: Parents, values: Values) -> Expected:
-    """base + sum_i c_i d_i, vector by vector."""
-    assert parents.base is not None
+    """base + sum_i c_i d_i, vector by vector; without a base sum_i c_i x_i."""
     wide = any(t.dtype == torch.float64 for t in parents.tensors)
     work = torch.float64 if wide else torch.float32
-    base = parents.base.to(work)
+    nothing = torch.zeros_like(parents.tensors[0], dtype=work)
+    base = nothing if parents.base is None else parents.base.to(work)
     deltas = [(other.to(work) - base).double().numpy() for other in parents.others]
     value = base.double().numpy().copy()
-    size = np.abs(value)
+    size = np.array(np.abs(value))
     for place in _vectors(name, value.shape, values):
         vectors = [delta[place].reshape(-1) for delta in deltas]
         shape = value[place].shape
@@ -44,7 +44,7 @@ def _vectors(name: str, shape: tuple[int, ...], values: Values) -> Iterator[tupl
 
 
 def _cosine(u: Array, v: Array, floor: float) -> float:
-    return max(-1.0, min(1.0, float(u @ v) / max(norm(u) * norm(v), floor)))
+    return max(-1.0, min(1.0, math.fsum(u * v) / max(norm(u) * norm(v), floor)))
 
 
 def norm(vector: Array) -> float:
@@ -65,8 +65,11 @@ def _nuslerp(vectors: list[Array], values: Values) -> list[float]:
     first, second = values.numbers("weight")
     t = 0.5 if abs(first + second) < 1e-6 else second / (first + second)
     u, v = (vector / max(norm(vector), 1e-7) for vector in vectors)
-    cosine = max(-1.0, min(1.0, float(u @ v)))
-    if 1 - cosine**2 <= 1e-16:
+    cosine = max(-1.0, min(1.0, math.fsum(u * v)))
+    # Squares need no roots, so that vectors on one line give exactly 0, which the cosine may miss.
+    squares = math.fsum(vectors[0] ** 2) * math.fsum(vectors[1] ** 2)
+    on_line = squares > 0.0 and 1 - math.fsum(vectors[0] * vectors[1]) ** 2 / squares <= 1e-15
+    if on_line and min(map(norm, vectors)) > 1e-7:
         return [1 - t, t]
     theta = math.acos(cosine)
     return [math.sin(s * theta) / math.sin(theta) for s in (1 - t, t)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from evomerge.merge.method import Parents, Values
 from tests.merge.reference import Array, Expected, flat
+from tests.merge.reference_inputs import Parents, Values
 
 
 def _deltas(parents: Parents) -> tuple[Array, list[Array]]:
