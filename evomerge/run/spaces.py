@@ -80,7 +80,7 @@ def _rehearsed(space: SearchSpace, pool: ParentPool) -> list[str]:
         targets = expand(start, pool)
     except PreflightFailed as error:
         # Why the parents do not fit says more than the tensors in which it shows.
-        found = pool.problems(pool.models, start.donor, start.tokenizer)
+        found = pool.problems(pool.models, start.donor, start.tokenizer, sliced=bool(start.slices))
         raise PreflightFailed(found or error.problems) from None
     found = value_problems(start, targets)
     for genotype in _joint_corners(space):

@@ -155,10 +155,14 @@ def _config_problems(parent: Parent, donor: Parent) -> list[str]:
     facts: tuple[tuple[str, object, object], ...] = (
         ("architecture", names[0], names[1]),
         ("hidden size", model_config.hidden_size(mine), model_config.hidden_size(other)),
-        ("layer count", parent.layer_count, donor.layer_count),
     )
     lines = [_differs(parent, donor, what, mine, other) for what, mine, other in facts]
     return [line for line in lines if line is not None]
+
+
+def depth_problem(parent: Parent, donor: Parent) -> str | None:
+    """How the layer counts differ; only slices can merge such parents."""
+    return _differs(parent, donor, "layer count", parent.layer_count, donor.layer_count)
 
 
 def vocabulary_problems(parent: Parent, donor: Parent) -> list[str]:

@@ -18,6 +18,7 @@ from evomerge.weights.checkpoint import Checkpoint, StoredModel
 from evomerge.weights.compatibility import (
     Parent,
     capped,
+    depth_problem,
     incompatibilities,
     own_problems,
     vocabulary_problems,
@@ -149,30 +150,40 @@ class ParentPool:
         return Words(self.vocabulary(model), rows)
 
     def problems(
-        self, models: Iterable[str], donor: str, tokenizer: TokenizerPolicy | None = None
+        self,
+        models: Iterable[str],
+        donor: str,
+        tokenizer: TokenizerPolicy | None = None,
+        *,
+        sliced: bool = False,
     ) -> list[str]:
         """Why `donor` and `models` cannot be merged, one line per cause; empty when they can.
 
-        Without a `tokenizer` policy their vocabularies must be one.
+        Without a `tokenizer` policy their vocabularies must be one; only slices (`sliced`), which
+        say what layers they mean, can merge models of different depths.
         """
         reference = self.parent(donor)
         others = [self.parent(model) for model in dict.fromkeys(models) if model != donor]
         alone = [line for parent in (reference, *others) for line in own_problems(parent)]
         found = alone + [line for other in others for line in incompatibilities(other, reference)]
+        if not sliced:
+            depths = [depth_problem(other, reference) for other in others]
+            found += [line for line in depths if line is not None]
         if tokenizer is None:
             found += [line for other in others for line in vocabulary_problems(other, reference)]
         return found
 
-    def check(self, tokenizer: TokenizerPolicy | None = None) -> None:
+    def check(self, tokenizer: TokenizerPolicy | None = None, *, sliced: bool = False) -> None:
         """Compare all parents with the first; what a person should know of them is logged.
 
-        With a recipe's `tokenizer` their vocabularies may differ.
+        With a recipe's `tokenizer` their vocabularies may differ, with slices (`sliced`) their
+        depths.
 
         Raises:
             PreflightFailed: with one line per incompatibility.
         """
         models = self.models
-        problems = self.problems(models, models[0], tokenizer) if models else []
+        problems = self.problems(models, models[0], tokenizer, sliced=sliced) if models else []
         if problems:
             raise PreflightFailed(problems)
         for parent in self._parents.values():
@@ -189,7 +200,7 @@ class ParentPool:
             InvalidInput: a tokenizer file is damaged.
         """
         if not recipe.modules:
-            self.check(recipe.tokenizer)
+            self.check(recipe.tokenizer, sliced=bool(recipe.slices))
             self.alignment(recipe)
             return
         towers = self.parent(recipe.donor).towers

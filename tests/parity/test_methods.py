@@ -32,16 +32,7 @@ def parents(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return saved_parents(tmp_path_factory.mktemp("parents"), half=request.param)
 
 
-OPPOSITE = "exactly opposite task vectors lose the base: their cosine is rounded to above -1"
-NAMES = [
-    pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=OPPOSITE))
-    if name == "nuslerp"
-    else name
-    for name in ROWS
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ROWS)
 def test_method(name: str, parents: Parents, oracle: Oracle, results: Results) -> None:
     row = ROWS[name]
     cases = row.cases(parents.layers)

@@ -50,13 +50,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(paths)
 
 
-DEPTHS = pytest.mark.xfail(
-    strict=True, reason="evomerge wants one layer count even where slices say which layers"
-)
-SHOWN = [
-    pytest.param(shown, id=shown.name, marks=DEPTHS if "FIVE" in shown.text else ())
-    for shown in (*REAL, *LITTLE)
-]
+SHOWN = [pytest.param(shown, id=shown.name) for shown in (*REAL, *LITTLE)]
 
 
 @pytest.mark.parametrize("shown", SHOWN)
