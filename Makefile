@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ORACLE := .venv-mergekit
 EXTRAS ?= quickstart
 
-.PHONY: install test check quickstart clean
+.PHONY: install test check parity quickstart clean
 
 install: $(VENV)/.installed-$(EXTRAS)
 
@@ -25,9 +26,22 @@ check:
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
+# The same merges with mergekit, which lives in an environment of its own; about half an hour.
+parity: $(ORACLE)/.installed
+	$(MAKE) install EXTRAS=dev
+	OMP_NUM_THREADS=1 MERGEKIT=$(CURDIR)/$(ORACLE)/bin/mergekit-yaml \
+	  PARITY_RESULTS=experiments/parity/results.json $(BIN)/python -m pytest tests/parity
+	$(BIN)/python experiments/parity/tables.py
+
+$(ORACLE)/.installed:
+	test -x $(ORACLE)/bin/python || $(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(ORACLE)/bin/python -m pip install --quiet --disable-pip-version-check mergekit==0.1.5
+	touch $@
+
 quickstart: install
 	$(BIN)/python experiments/quickstart/make_parents.py
 	$(BIN)/evomerge search --space search_spaces/quickstart.yaml
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

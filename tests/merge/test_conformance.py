@@ -6,8 +6,10 @@ parents, and task vectors that are dense, sparse, zero, alike, opposite, tied or
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +44,18 @@ OPPOSITE = pytest.mark.xfail(
 NAMES = [pytest.param(name, marks=OPPOSITE) if name == "nuslerp" else name for name in ROWS]
 
 
+def test_references_import_nothing_that_they_judge() -> None:
+    files = sorted(Path(__file__).parent.glob("reference*.py"))
+    assert len(files) >= 5
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            for module in modules:
+                judged = module.startswith(("evomerge.merge", "tests.merge.cases"))
+                assert not judged, f"{file.name} imports {module}"
+
+
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "16-bit"])
 @pytest.mark.parametrize("name", NAMES)
 def test_method(name: str, half: bool) -> None:
@@ -62,13 +76,24 @@ def test_method(name: str, half: bool) -> None:
 
 
 @OPPOSITE
-def test_nuslerp_halfway_between_opposite_task_vectors_is_the_base() -> None:
-    base, models = torch.ones(2), ({"weight": 1.0},) * 2
-    given = Values({"nuslerp_flatten": True, "nuslerp_row_wise": False}, models)
+def test_nuslerp_between_opposite_task_vectors_is_straight() -> None:
+    base, shared = torch.ones(2), {"nuslerp_flatten": True, "nuslerp_row_wise": False}
     for vector in ([1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [3.0, 4.0]):
         delta = torch.tensor(vector)
         parents = Parents(base, (base + delta, base - delta), (0, 1))
-        assert torch.equal(merge("nuslerp", parents, given), base), vector
+        for weights in ([1.0, 1.0], [0.75, 0.25]):
+            given = Values(shared, tuple({"weight": weight} for weight in weights))
+            want = base + (weights[0] - weights[1]) / sum(weights) * delta
+            torch.testing.assert_close(merge("nuslerp", parents, given), want)
+
+
+@pytest.mark.xfail(strict=True, reason="a parent opposite to the mean is pulled by pi / sin pi")
+@pytest.mark.parametrize("odd", [-2.0, -0.5])
+def test_karcher_with_a_parent_opposite_to_the_mean(odd: float) -> None:
+    others = tuple(torch.tensor([value]) for value in (1.0, 1.0, odd, 1.0))
+    given = Values({"max_iter": 10, "tol": 1e-5}, ({},) * 4)
+    found = merge("karcher", Parents(None, others, (0, 1, 2, 3)), given)
+    torch.testing.assert_close(found, torch.tensor([(3.0 - odd) / 4]))
 
 
 def _tensors(row: Row, case: Case) -> Iterator[Parents]:

@@ -54,7 +54,8 @@ def theirs(oracle: Oracle, recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
         file, out = Path(folder) / "recipe.yaml", Path(folder) / "out"
         file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         oracle.merge(file, out)
-        return load_file(out / "model.safetensors")
+        merged: dict[str, torch.Tensor] = load_file(out / "model.safetensors")
+        return merged
 
 
 def _slice(row: Row, case: Case, parents: Parents) -> dict[str, Any]:

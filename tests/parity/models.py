@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from tests import models
 
 SMOLLM2_VARIABLE = "SMOLLM2_PARENTS"
+NO_SMOLLM2 = f"no fine-tunes of SmolLM2: make them, or name their folder in {SMOLLM2_VARIABLE}"
 SMOLLM2 = Path(__file__).parents[2] / "experiments" / "smollm2" / "parents"
 
 

@@ -13,6 +13,7 @@ from evomerge.merge.method import Values
 from evomerge.recipe import Scalar
 from evomerge.signatures import SIGNATURES, Base
 from tests.merge.layers import WEIGHTS, tensor_name
+from tests.merge.reference import flat
 from tests.merge.reference_table import expected
 from tests.merge.settings import ROWS, Case, Row
 from tests.merge.thresholds import undecided
@@ -87,8 +88,7 @@ def _pair(row: Row, case: Case, inputs: Inputs, mine: torch.Tensor, other: torch
     assert (mine.shape, mine.dtype) == (other.shape, other.dtype)
     decided = ~undecided(row.method, inputs.tensors, case.models, case.shared)
     scale = Scale.of((mine, other), inputs.tensors)
-    flats = (tensor.double().reshape(-1).numpy() for tensor in (mine, other))
-    return Pair(*flats, scale, decided)
+    return Pair(flat(mine), flat(other), scale, decided)
 
 
 def _entry(pairs: list[Pair], limit: float, wrong: int) -> Entry:

@@ -18,14 +18,13 @@ from tests.merge.reference import flat
 from tests.merge.thresholds import undecided
 from tests.models import read_tensors
 from tests.parity.agreement import LIMIT, Pair, Scale
-from tests.parity.models import SMOLLM2_VARIABLE, bfloat16_copy, little_models, smollm2_parents
+from tests.parity.models import NO_SMOLLM2, bfloat16_copy, little_models, smollm2_parents
 from tests.parity.oracle import Oracle
 from tests.parity.recipes import LITTLE, QWEN, REAL, Shown
 from tests.parity.results import Entry, Results
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
 ROLES = ("base", "read", "write")
-NO_REAL = f"no fine-tunes of SmolLM2: make them, or name their folder in {SMOLLM2_VARIABLE}"
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(paths)
 
 
-@pytest.mark.parametrize("shown", [*REAL, *LITTLE], ids=lambda shown: shown.name)
+DEPTHS = pytest.mark.xfail(
+    strict=True, reason="evomerge wants one layer count even where slices say which layers"
+)
+SHOWN = [
+    pytest.param(shown, id=shown.name, marks=DEPTHS if "FIVE" in shown.text else ())
+    for shown in (*REAL, *LITTLE)
+]
+
+
+@pytest.mark.parametrize("shown", SHOWN)
 def test_recipe(
     shown: Shown, models: Models, oracle: Oracle, results: Results, tmp_path: Path
 ) -> None:
     if shown.is_real and "READ" not in models.paths:
-        pytest.skip(NO_REAL)
+        pytest.skip(NO_SMOLLM2)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(models.named_in(shown.text), encoding="utf-8")
     _merge(recipe, tmp_path / "ours")
@@ -107,7 +115,8 @@ def _unequal(shown: Shown, models: Models, mine: Tensors, other: Tensors) -> dic
             decided = ~undecided(shown.trims, parents, values, {})[places.numpy()]
         results = [result.reshape(-1)[places] for result in (tensor, other[name])]
         inputs = [parent.reshape(-1)[places] for parent in parents]
-        found[name] = Pair(*map(flat, results), Scale.of(results, inputs), decided)
+        left, right = map(flat, results)
+        found[name] = Pair(left, right, Scale.of(results, inputs), decided)
     return found
 
 
