@@ -6,8 +6,10 @@ parents, and task vectors that are dense, sparse, zero, alike, opposite, tied or
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +36,18 @@ RANDOM = {
 
 def test_every_method_has_a_row() -> None:
     assert {row.method for row in ROWS.values()} == set(SIGNATURES)
+
+
+def test_references_import_nothing_that_they_judge() -> None:
+    files = sorted(Path(__file__).parent.glob("reference*.py"))
+    assert len(files) >= 5
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            for module in modules:
+                judged = module.startswith(("evomerge.merge", "tests.merge.cases"))
+                assert not judged, f"{file.name} imports {module}"
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "16-bit"])
