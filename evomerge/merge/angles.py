@@ -81,8 +81,7 @@ def _multislerp(values: Values, gram_KKG: Array) -> Array:
     if len(weight_K) == 1:
         return np.ones((1, 1))
     if values.flag("normalize_weights"):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            weight_K = weight_K / weight_K.sum()
+        weight_K = weight_K / weight_K.sum()
     eps = values.number("eps")
     norm_K = np.sqrt(gram_KK.diagonal())
     share_K = weight_K / (norm_K + eps)

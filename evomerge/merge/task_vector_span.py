@@ -98,15 +98,21 @@ class SpanOfTaskVectors:
         if not isinstance(state, Gram):
             assert isinstance(state, np.ndarray), "the state comes from this method's statistic"
             along = self._rule.along(values)
-            _merge_vectors(parents, along, self._rule.factors(values, state), out)
+            _merge_vectors(parents, along, _factors(self._rule, values, state), out)
             return
         gram_KK = state.of_parents if parents.base is None else state.of_task_vectors
-        factors = self._rule.factors(values, gram_KK[:, :, None])[:, 0].tolist()
+        factors = _factors(self._rule, values, gram_KK[:, :, None])[:, 0].tolist()
         if parents.base is None:
             self._kernels.weighted_sum(parents.flat, factors, 1.0, out.view(-1))
         else:
             deltas = Deltas(parents.flat[0], parents.flat[1:])
             self._kernels.add_sum(deltas, factors, 1.0, out.view(-1))
+
+
+def _factors(rule: SpanRule, values: Values, gram_KKG: Array) -> Array:
+    """The rule's factors; Inf and NaN of weights that cancel reach the result without a word."""
+    with np.errstate(all="ignore"):
+        return rule.factors(values, gram_KKG)
 
 
 def _merge_vectors(parents: Parents, along: Along, factors_KG: Array, out: Tensor) -> None:

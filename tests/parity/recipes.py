@@ -207,6 +207,7 @@ models:
   - {model: THREE, parameters: {weight: 0.6}}
 dtype: float32
 """,
+        parents=("TIED", "THREE"),
     ),
     Shown(
         "karcher: the base model joins the mean",

@@ -103,7 +103,8 @@ def _unequal(shown: Shown, models: Models, mine: Tensors, other: Tensors) -> dic
         places = (tensor != other[name]).reshape(-1).nonzero().reshape(-1)
         if not places.numel():
             continue
-        parents = [tensors[name] for tensors in stored]
+        # A tied embedding stands in for a head.
+        parents = [t.get(name, t["model.embed_tokens.weight"]) for t in stored]
         decided = np.ones(places.numel(), dtype=bool)
         if shown.trims:
             decided = ~undecided(shown.trims, parents, values, {})[places.numpy()]
