@@ -58,7 +58,7 @@ def _masks(kind: str, deltas: Deltas) -> Masks | None:
         ]
         return Bands(tuple(bands))
     if kind == "drawn":
-        return Chances(KEYS, (20_000, 65_536, 1))
+        return Chances(KEYS, (20_000, 65_536, 0))
     if kind in ("ranked", "unbiased"):
         rng = np.random.default_rng(1)
         ranks = [torch.from_numpy(rng.integers(0, 256, size).astype(np.uint8)) for _ in range(3)]

@@ -151,7 +151,10 @@ def _walk(what: Any, deltas: Deltas, out: Tensor) -> None:
     elif isinstance(kept, Chances):
         firsts, added = _keys(kept.keys)
         # The draw is the upper half of a signed word whose lower half counts as ones.
-        bounds = tuple(_I32((limit << 16) - 1 - (1 << 31)) for limit in kept.limits)
+        # A limit of 0 keeps one draw in 2^32, of a task vector whose factor is 0.
+        bounds = tuple(
+            _I32(max((limit << 16) - 1 - (1 << 31), -(1 << 31))) for limit in kept.limits
+        )
         blocks.walk_chances(what, base, others, firsts, added, bounds, y)
     else:
         firsts, added = _keys(kept.keys)
