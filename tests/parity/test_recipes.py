@@ -110,6 +110,8 @@ def _unequal(shown: Shown, models: Models, mine: Tensors, other: Tensors) -> dic
             decided = ~undecided(shown.trims, parents, values, {})[places.numpy()]
         results = [result.reshape(-1)[places] for result in (tensor, other[name])]
         inputs = [parent.reshape(-1)[places] for parent in parents]
+        if not parents:  # slices mix layers: the tensor's largest element stands in for its parents
+            inputs = [tensor.abs().max().expand(places.numel())]
         left, right = map(flat, results)
         found[name] = Pair(left, right, Scale.of(results, inputs), decided)
     return found
