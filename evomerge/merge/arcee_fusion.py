@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from evomerge.merge.blockwise.histograms import Histogram
+from evomerge.merge.blockwise.histograms import Histogram, keys_at
 from evomerge.merge.blockwise.walk import Walk, difference_, store_
 from evomerge.merge.digits import TOP_SHIFT, DigitTable, order_statistic
 from evomerge.merge.kernels import Digits
@@ -82,15 +82,16 @@ def _threshold(parents: Parents, divergence_R: Tensor) -> float:
     size, dtype = parents.flat[0].numel(), torch.float64
 
     def count(shift: int, prefix: int | None) -> Digits:
-        histogram = Histogram(dtype, divergence_R.device, shift, prefix, sums=0)
+        histogram = Histogram((1 if prefix is None else 2) << 16, 1, divergence_R.device)
         for score_B in _scores(parents, divergence_R):
-            histogram.add(score_B, ())
+            keys_B, near_B = keys_at(score_B, shift, prefix)
+            histogram.add(keys_B, (near_B,))
         return histogram.digits()
 
     if size == 0:
         return 0.0
     shift = TOP_SHIFT[dtype]
-    table = DigitTable.of(count(shift, None), dtype, shift, of_numbers=False)
+    table = DigitTable.of(count(shift, None), dtype, shift)
     low, middle, high = (
         order_statistic(table, size - int(share * (size - 1)), count) for share in (0.25, 0.5, 0.75)
     )

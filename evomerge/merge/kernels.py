@@ -106,8 +106,24 @@ class Deltas:
 
 
 @dataclass(frozen=True)
+class Leading:
+    """Numbers with leading digits above `digit`, and of those with this digit the first `spare`.
+
+    The leading digit of a number from 0 up is the upper half of its float32 bit pattern: 16 bits,
+    so that numbers with equal digits differ by less than 1/128. First is by flat index.
+    """
+
+    digit: int
+    spare: int = 0
+
+
+ALL_DIGITS = Leading(-1)
+"""The selection of all numbers."""
+
+
+@dataclass(frozen=True)
 class Digits:
-    """A histogram over the keys of `evomerge.merge.digits`.
+    """A histogram over digits or, for magnitudes, over the keys of `evomerge.merge.digits`.
 
     Attributes:
         counts: int64, CPU, shape (keys,).
@@ -123,7 +139,7 @@ class Kernels(Protocol):
 
     Arithmetic is float32 (float64 if any input is), every operation rounded: no fused
     multiply-add, so that all kernels give the same bits. Results are rounded once, at the store.
-    NaN and Inf pass through. Sums over elements are float64.
+    NaN and Inf pass through. Sums over elements are float64, l1_norms' within a block float32.
     """
 
     def weighted_sum(
@@ -153,10 +169,12 @@ class Kernels(Protocol):
         """
         ...
 
-    def add_selected(self, deltas: Deltas, cut: Cut, shares: Sequence[float], out: Tensor) -> None:
+    def add_selected(
+        self, deltas: Deltas, selected: Leading, shares: Sequence[float], out: Tensor
+    ) -> None:
         """Write base + (sum of c_i d_i with the elected sign) / (sum of their c_i).
 
-        Only where the variance of the d_i over i is within `cut`; the sign of sum_i d_i wins, and
+        Only where the variance of the d_i over i is `selected`; the sign of sum_i d_i wins, and
         divisors below 1e-6 count as 1e-6.
         """
         ...
@@ -175,6 +193,6 @@ class Kernels(Protocol):
         """The digits of |other - base|, which are also what is summed (S = 1)."""
         ...
 
-    def variance_digits(self, deltas: Deltas, shift: int, prefix: int | None) -> Digits:
-        """The digits of the variance of the d_i over i; summed are the squares of each d_i."""
+    def variance_digits(self, deltas: Deltas) -> Digits:
+        """Leading digits of the variance of the d_i over i; summed are the squares of each d_i."""
         ...

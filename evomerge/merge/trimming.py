@@ -62,7 +62,7 @@ class MagnitudeStatistic:
             dtype = working_dtype((parents.flat[0], parents.flat[1 + index]))
             shift = TOP_SHIFT[dtype]
             digits = counter(self._kernels, parents, index)(shift, None)
-            table = DigitTable.of(digits, dtype, shift, of_numbers=True)
+            table = DigitTable.of(digits, dtype, shift)
             tensors |= {f"{index}.{name}": tensor for name, tensor in table.tensors().items()}
             tensors[f"{index}.double"] = torch.tensor(dtype == torch.float64)
         return tensors
@@ -106,7 +106,7 @@ class LargestShare:
                 kept = largest(table, keep, counter(self._kernels, parents, index))
                 band = Band(kept.cut)
                 if rescale:
-                    scale = l1_scale(float(table.total[0]), float(kept.sums[0]))
+                    scale = l1_scale(table.total, kept.sum)
             bands.append(band)
             scales.append(scale)
         return Sparse(Bands(tuple(bands)), tuple(scales))
@@ -179,6 +179,5 @@ def _cut(found: Largest | None) -> Cut:
 
 
 def _scale(table: DigitTable, kept: Largest | None, outliers: Largest | None) -> float:
-    whole = float(table.total[0])
-    middle = whole if kept is None else float(kept.sums[0])
-    return l1_scale(whole, middle - (0.0 if outliers is None else float(outliers.sums[0])))
+    middle = table.total if kept is None else kept.sum
+    return l1_scale(table.total, middle - (0.0 if outliers is None else outliers.sum))

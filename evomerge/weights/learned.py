@@ -14,7 +14,7 @@ from evomerge.merge.method import Parents, State, Statistic
 from evomerge.weights.content import content_digest
 from evomerge.weights.disk_cache import DiskCache
 
-_VERSION = 1
+_VERSION = 2
 """Part of the keys in the cache: to be counted up when equal parents give other tensors."""
 WORTH_KEEPING = 20_000_000
 """Elements of all tensors together from which reading a file is quicker than computing again."""

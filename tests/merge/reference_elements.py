@@ -25,11 +25,18 @@ def sce(parents: Parents, topk: float) -> Expected:
         stack = np.stack(deltas)
         # The mean of three equal numbers may be off by a last bit.
         variance = np.where(np.ptp(stack, axis=0) == 0.0, 0.0, np.var(stack, axis=0))
-        keep = int(np.count_nonzero(variance) * max(topk, 0.0))
+        # Ranked by eight bits of exponent and seven of mantissa.
+        rank = (variance.astype(np.float32).view(np.uint32) >> 16).astype(np.int64)
+        keep = int(np.count_nonzero(rank) * max(topk, 0.0))
         chosen = np.zeros(base.size, dtype=bool)
-        chosen[np.argsort(-variance, kind="stable")[:keep]] = True
-        deltas = [np.where(chosen, d, 0.0) for d in deltas]
-    energies = [float(np.mean(d * d)) for d in deltas]
+        chosen[np.argsort(-rank, kind="stable")[:keep]] = True
+        lowest = rank[chosen].min(initial=rank.max(initial=0))
+        shared = (rank == lowest) * (chosen & (rank == lowest)).sum() / (rank == lowest).sum()
+        entering = np.where(rank == lowest, shared, chosen)
+    else:
+        chosen = entering = np.ones(base.size)
+    energies = [float(np.mean(d * d * entering)) for d in deltas]
+    deltas = [np.where(chosen, d, 0.0) for d in deltas]
     total = sum(energies)
     shares = [1 / len(deltas) if total < 1e-6 else e / total for e in energies]
     value = base.copy()

@@ -116,6 +116,7 @@ def _is_defined(method: str, parents: Parents, given: Values) -> bool:
     if method == "linear" and given.flag("normalize"):
         return abs(sum(given.numbers("weight"))) > 1e-6
     if method == "sce":
-        # Variances that are equal but for their last bits.
-        return not thresholds.undecided(method, parents.tensors, given.models, given.shared).any()
+        variance = thresholds.variances(parents.tensors)
+        keep = thresholds.selected(variance, given.number("select_topk"))
+        return not thresholds.on_an_edge(variance, keep)
     return True

@@ -22,6 +22,7 @@ from evomerge.merge.kernels import (
     Cut,
     Deltas,
     Kernels,
+    Leading,
     Masks,
     RankedChances,
 )
@@ -153,14 +154,28 @@ def test_float64_is_left_to_the_blockwise_kernels() -> None:
     _same(lambda k, out: k.add_sum(deltas, (0.1, 0.2), 1.0, out), 100, torch.float64)
 
 
-@pytest.mark.parametrize("cut", [EVERYTHING, Cut(2e-5, 400), Cut(1e-5)])
-def test_selections(cut: Cut) -> None:
-    deltas = _deltas(SIZES[0], 3, BF16)
+@pytest.mark.parametrize("spare", [0, 1, 40, 10**6])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_selections(spare: int, dtype: torch.dtype) -> None:
+    deltas = _deltas(SIZES[0], 3, (dtype,) * 4)
     shares = (0.5, 0.3, 0.2)
-    # Floors that occur, so that some variances are equal to them.
-    variances = torch.stack([o.float() - deltas.base.float() for o in deltas.others]).var(0)
-    assert float(variances.max()) > 3e-5
-    _same(lambda k, out: k.add_selected(deltas, cut, shares, out), SIZES[0], torch.bfloat16)
+    counts = BLOCKWISE.variance_digits(deltas).counts
+    common = int(counts.argmax())
+    assert int(counts[common]) > 50
+    for digit in (-1, 0, common, 0x7F80):
+        selected = Leading(digit, spare)
+        _same(lambda k, out, s=selected: k.add_selected(deltas, s, shares, out), SIZES[0], dtype)
+
+
+@pytest.mark.parametrize("kernels", [BLOCKWISE, COMPILED], ids=["blockwise", "compiled"])
+def test_a_selection_has_an_exact_size(kernels: Kernels) -> None:
+    deltas = _deltas(SIZES[0], 3, (torch.float32,) * 4)
+    counts = kernels.variance_digits(deltas).counts
+    digit = int(counts.argmax())
+    above, out = int(counts[digit + 1 :].sum()), torch.empty(SIZES[0])
+    for spare in (0, 1, int(counts[digit])):
+        kernels.add_selected(deltas, Leading(digit, spare), (0.5, 0.3, 0.2), out)
+        assert int((out != deltas.base).sum()) == above + spare
 
 
 def test_gram_matrices() -> None:
@@ -179,9 +194,12 @@ def test_histograms(prefix: int | None) -> None:
         assert torch.equal(one.counts, two.counts)
         assert int(one.counts.sum()) > 0
         torch.testing.assert_close(two.sums[1::2], one.sums[1::2], rtol=1e-13, atol=0.0)
+
+
+def test_histograms_of_variances() -> None:
     d = _deltas(SIZES[0], 3, BF16)
-    wanted = 0x3780 << 16 if prefix is not None else None
-    one, two = (k.variance_digits(d, shift, wanted) for k in KERNELS)
+    one, two = (k.variance_digits(d) for k in KERNELS)
+    assert int(one.counts.sum()) == SIZES[0]
     assert torch.equal(one.counts, two.counts)
     torch.testing.assert_close(two.sums, one.sums, rtol=1e-13, atol=0.0)
 

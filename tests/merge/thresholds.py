@@ -1,7 +1,8 @@
-"""Where mergekit's choice is not defined: equal magnitudes of which only some are kept.
+"""Where two programs may choose differently: equal magnitudes of which only some are kept.
 
 mergekit sorts with an unstable sort; which of several equal elements survive is then chance. All
-that is strictly above the threshold must be kept by both, all that is below dropped.
+that is strictly above the threshold must be kept by both, all that is below dropped. For SCE equal
+means equal in the leading digits, in which it ranks variances here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tests.merge.reference import Array, flat
 
 Bools = NDArray[np.bool_]
 TRIMMING = ("ties", "breadcrumbs", "breadcrumbs_ties")
-# Variances that differ by less are ordered by rounding.
+# What rounding may change in a variance.
 _NEAR = 1e-6
 
 
@@ -68,12 +69,25 @@ def selected(variance: Array, topk: float) -> int:
 
 
 def near_ties(variance: Array, count: int) -> Bools:
-    """The same for variances, whose last bits depend on the order of additions."""
+    """The variances of one leading digit of which only some are among the `count` largest."""
     if not 0 < count < np.count_nonzero(variance):
         return np.zeros(variance.size, dtype=bool)
-    edge, after = -np.partition(-variance, (count - 1, count))[count - 1 : count + 1]
-    split = edge - after <= _NEAR * edge
-    return np.asarray((np.abs(variance - edge) <= _NEAR * edge) & split)
+    return tied(digits(variance), count)
+
+
+def on_an_edge(variance: Array, count: int) -> bool:
+    """Whether rounding decides which leading digit a variance at the threshold has."""
+    if not 0 < count < np.count_nonzero(variance):
+        return False
+    edge = -np.partition(-digits(variance), count - 1)[count - 1]
+    low, high = (digits(variance * (1 + side * _NEAR)) for side in (-1, 1))
+    return bool(((low != high) & ((low == edge) | (high == edge) | (low == edge - 1))).any())
+
+
+def digits(variance: Array) -> Array:
+    """Eight bits of exponent and seven of mantissa."""
+    found: Array = (variance.astype(np.float32).view(np.uint32) >> 16).astype(np.float64)
+    return found
 
 
 def variances(tensors: Sequence[torch.Tensor]) -> Array:

@@ -1,4 +1,4 @@
-"""Counting the digits of `evomerge.merge.digits`, block by block."""
+"""Counting digits of float bit patterns, block by block."""
 
 from __future__ import annotations
 
@@ -16,28 +16,15 @@ _PATTERN = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 @final
 class Histogram:
-    """Counts the keys at one digit, and sums up other numbers per key (stateful)."""
+    """Counts keys, and sums up other numbers per key (stateful)."""
 
-    def __init__(
-        self, dtype: torch.dtype, device: torch.device, shift: int, prefix: int | None, *, sums: int
-    ) -> None:
-        """Of numbers of `dtype`; only of those with `prefix` above the digit, if it is given."""
-        # The sign bit is clear, which halves the leading digits.
-        size = (1 if prefix is None else 2) << _DIGIT
-        self._counts = torch.zeros(size, dtype=torch.int64, device=device)
-        self._sums = torch.zeros((size, sums), dtype=torch.float64, device=device)
-        self._pattern, self._shift, self._prefix = _PATTERN[dtype], shift, prefix
+    def __init__(self, keys: int, sums: int, device: torch.device) -> None:
+        """Of keys from 0 to `keys` - 1, with `sums` sums each."""
+        self._counts = torch.zeros(keys, dtype=torch.int64, device=device)
+        self._sums = torch.zeros((keys, sums), dtype=torch.float64, device=device)
 
-    def add(self, numbers_B: Tensor, summed: Sequence[Tensor]) -> None:
-        """Count a block of numbers from 0 up; `summed` has a block for each sum."""
-        pattern_B = numbers_B.view(self._pattern)
-        if self._prefix is not None:
-            near_B = ((pattern_B - self._prefix) >> (self._shift + _DIGIT)).eq_(0).bool()
-            pattern_B = pattern_B[near_B]
-            summed = [row_B[near_B] for row_B in summed]
-        rest_B = pattern_B - (self._prefix or 0)
-        # Digit rounded down plus digit rounded up; they differ where lower bits are set.
-        keys_B = (rest_B >> self._shift).sub_(rest_B.neg_().bitwise_right_shift_(self._shift))
+    def add(self, keys_B: Tensor, summed: Sequence[Tensor]) -> None:
+        """Count the keys of a block; `summed` has a block for each sum."""
         size = len(self._counts)
         self._counts += torch.bincount(keys_B, minlength=size)
         for index, row_B in enumerate(summed):
@@ -47,3 +34,26 @@ class Histogram:
     def digits(self) -> Digits:
         """What was counted and summed."""
         return Digits(self._counts.cpu(), self._sums.cpu())
+
+
+def leading_digits(numbers_B: Tensor) -> Tensor:
+    """The digits of numbers from 0 up that `Leading` means; int32."""
+    # NaN may have a sign.
+    return (numbers_B.float().view(torch.int32) >> _DIGIT).bitwise_and_(0x7FFF)
+
+
+def keys_at(numbers_B: Tensor, shift: int, prefix: int | None) -> tuple[Tensor, Tensor]:
+    """Keys, as `evomerge.merge.digits` defines them, of the digit at `shift`, and their numbers.
+
+    Args:
+        numbers_B: from 0 up, float32 or float64.
+        shift: where the digit begins.
+        prefix: only numbers that have it above the digit are taken; None takes all.
+    """
+    pattern_B = numbers_B.view(_PATTERN[numbers_B.dtype])
+    if prefix is not None:
+        near_B = ((pattern_B - prefix) >> (shift + _DIGIT)).eq_(0).bool()
+        pattern_B, numbers_B = pattern_B[near_B], numbers_B[near_B]
+    rest_B = pattern_B - (prefix or 0)
+    # Digit rounded down plus digit rounded up; they differ where lower bits are set.
+    return (rest_B >> shift).sub_(rest_B.neg_().bitwise_right_shift_(shift)), numbers_B

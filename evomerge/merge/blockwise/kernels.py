@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from evomerge.merge.blockwise.election import add_elected_, add_selected_, variance_
-from evomerge.merge.blockwise.histograms import Histogram
+from evomerge.merge.blockwise.histograms import Histogram, keys_at, leading_digits
 from evomerge.merge.blockwise.masks import Trim, masks_of
 from evomerge.merge.blockwise.walk import Walk, difference_, store_
-from evomerge.merge.kernels import EVERYTHING, Cut, Deltas, Digits, Kernels
+from evomerge.merge.kernels import Cut, Deltas, Digits, Kernels, Leading
 from evomerge.merge.precision import working_dtype
 
 
@@ -58,16 +58,16 @@ class BlockwiseKernels:
             add_elected_(base_B, rows, weights, scale, spare)
             store_(out[block], base_B)
 
-    def add_selected(self, deltas: Deltas, cut: Cut, shares: Sequence[float], out: Tensor) -> None:
+    def add_selected(
+        self, deltas: Deltas, selected: Leading, shares: Sequence[float], out: Tensor
+    ) -> None:
         """See `Kernels.add_selected`."""
-        trim = Trim(cut, working_dtype((deltas.base, *deltas.others)))
+        # Digits count from 1 here, because trimming does not tell a kept 0 from a dropped one.
+        trim = Trim(Cut(selected.digit + 1.0, selected.spare), torch.float32)
         for block, base_B, rows, (chosen_B, *spare) in _masked(deltas, spare=4):
-            if cut == EVERYTHING:
-                chosen_B.fill_(1.0)
-            else:
-                trim.apply_(variance_(rows, spare[0], spare[1], chosen_B), block.start)
-                chosen_B.ne_(0.0)
-            add_selected_(base_B, rows, shares, chosen_B, spare)
+            digit_B = leading_digits(variance_(rows, spare[0], spare[1], chosen_B)).add_(1).float()
+            trim.apply_(digit_B, block.start)
+            add_selected_(base_B, rows, shares, chosen_B.copy_(digit_B.ne_(0.0)), spare)
             store_(out[block], base_B)
 
     def l1_norms(self, deltas: Deltas) -> tuple[float, ...]:
@@ -95,18 +95,20 @@ class BlockwiseKernels:
         self, base: Tensor, other: Tensor, shift: int, prefix: int | None
     ) -> Digits:
         """See `Kernels.magnitude_digits`."""
-        histogram = Histogram(working_dtype((base, other)), base.device, shift, prefix, sums=1)
+        # The sign bit is clear, which halves the leading digits; two keys per digit.
+        histogram = Histogram((1 if prefix is None else 2) << 16, 1, base.device)
         for _, _, (row_B,), _ in _masked(Deltas(base, (other,)), spare=0):
-            histogram.add(row_B.abs_(), (row_B,))
+            keys_B, near_B = keys_at(row_B.abs_(), shift, prefix)
+            histogram.add(keys_B, (near_B,))
         return histogram.digits()
 
-    def variance_digits(self, deltas: Deltas, shift: int, prefix: int | None) -> Digits:
+    def variance_digits(self, deltas: Deltas) -> Digits:
         """See `Kernels.variance_digits`."""
-        dtype, count = working_dtype((deltas.base, *deltas.others)), len(deltas.others)
-        histogram = Histogram(dtype, deltas.base.device, shift, prefix, sums=count)
+        count, device = len(deltas.others), deltas.base.device
+        histogram = Histogram(1 << 15, count, device)
         for _, _, rows, spare in _masked(Deltas(deltas.base, deltas.others), spare=3):
-            variance_B = variance_(rows, *spare)
-            histogram.add(variance_B, [row_B.double().square_() for row_B in rows])
+            digit_B = leading_digits(variance_(rows, *spare))
+            histogram.add(digit_B, [row_B.double().square_() for row_B in rows])
         return histogram.digits()
 
 

@@ -15,10 +15,10 @@ from evomerge.merge.kernels import (
     NOTHING,
     Bands,
     Chances,
-    Cut,
     Deltas,
     Digits,
     Kernels,
+    Leading,
 )
 
 _VIEWS = {
@@ -72,19 +72,20 @@ class CompiledKernels:
         else:
             _walk(passes.Elected(_floats(factors), _F32(scale)), deltas, out)
 
-    def add_selected(self, deltas: Deltas, cut: Cut, shares: Sequence[float], out: Tensor) -> None:
+    def add_selected(
+        self, deltas: Deltas, selected: Leading, shares: Sequence[float], out: Tensor
+    ) -> None:
         """See `Kernels.add_selected`."""
         if not _fits(deltas.base, *deltas.others, out):
-            BLOCKWISE.add_selected(deltas, cut, shares, out)
+            BLOCKWISE.add_selected(deltas, selected, shares, out)
             return
-        floor = _F32(cut.floor)
         selection.walk_selected(
             _array(deltas.base),
             _arrays(deltas.others),
             _floats(shares),
-            floor,
-            np.nextafter(floor, _F32(0.0)),
-            cut.spare,
+            _largest_with(selected.digit - 1),
+            _largest_with(selected.digit),
+            selected.spare,
             _array(out),
         )
 
@@ -111,17 +112,17 @@ class CompiledKernels:
         """See `Kernels.magnitude_digits`."""
         if not _fits(base, other):
             return BLOCKWISE.magnitude_digits(base, other, shift, prefix)
-        counts, sums, place = _histogram(shift, prefix, 1)
+        counts, sums, place = _histogram(shift, prefix)
         statistics.magnitude_digits(_array(base), _array(other), *place, counts, sums)
         return Digits(torch.from_numpy(counts), torch.from_numpy(sums))
 
-    def variance_digits(self, deltas: Deltas, shift: int, prefix: int | None) -> Digits:
+    def variance_digits(self, deltas: Deltas) -> Digits:
         """See `Kernels.variance_digits`."""
         if not _fits(deltas.base, *deltas.others):
-            return BLOCKWISE.variance_digits(deltas, shift, prefix)
-        counts, sums, place = _histogram(shift, prefix, len(deltas.others))
+            return BLOCKWISE.variance_digits(deltas)
+        counts, sums = np.zeros(1 << 15, np.int64), np.zeros((1 << 15, len(deltas.others)))
         base, others = _array(deltas.base), _arrays(deltas.others)
-        statistics.variance_digits(base, others, *place, counts, sums)
+        statistics.variance_digits(base, others, counts, sums)
         return Digits(torch.from_numpy(counts), torch.from_numpy(sums))
 
 
@@ -181,12 +182,21 @@ def _keys(keys: Sequence[tuple[int, int]]) -> tuple[tuple[Any, ...], tuple[Any, 
     return tuple(_U32(first) for first, _ in keys), tuple(_U32(second) for _, second in keys)
 
 
-def _histogram(shift: int, prefix: int | None, sums: int) -> tuple[Any, Any, tuple[Any, Any, Any]]:
-    """Zeros for counts and sums, and the place of the digit as the compiled passes want it."""
+def _histogram(shift: int, prefix: int | None) -> tuple[Any, Any, tuple[Any, Any, Any]]:
+    """Zeros for counts and sums, and the place of the digit as the compiled pass wants it."""
     size = (1 if prefix is None else 2) << 16
     mine = 0 if prefix is None else (0xFFFFFFFF << (shift + 16)) & 0xFFFFFFFF
     place = (_U32(shift), _U32(prefix or 0), _U32(mine))
-    return np.zeros(size, np.int64), np.zeros((size, sums)), place
+    return np.zeros(size, np.int64), np.zeros((size, 1)), place
+
+
+def _largest_with(digit: int) -> Any:
+    """The largest float32 with a leading digit up to `digit`; below 0 for digits below 0."""
+    if digit < 0:
+        return _F32(-1.0)
+    infinity = 0x7F80
+    pattern = (digit << 16 | 0xFFFF) if digit < infinity else infinity << 16
+    return _U32(pattern).view(_F32)
 
 
 COMPILED: Kernels = CompiledKernels()

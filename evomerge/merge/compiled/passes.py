@@ -14,7 +14,6 @@ from evomerge.merge.compiled.masks import no_equals, survivors, tally
 from evomerge.merge.compiled.tuples import differences, elements, products, sums, total
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
-_TINY_DIVISOR = np.float32(1e-6)
 
 
 class Sum(NamedTuple):

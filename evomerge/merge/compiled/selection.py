@@ -19,38 +19,43 @@ _TINY_DIVISOR = np.float32(1e-6)
 
 @compiled
 def walk_selected(
-    base: Any, others: Any, shares: Any, floor: Any, below: Any, spare: Any, out: Any
+    base: Any, others: Any, shares: Any, below: Any, floor: Any, spare: Any, out: Any
 ) -> None:
-    """Write base plus what is selected; of variances equal to `floor` the first `spare` are."""
+    """Write base plus what is selected: variances above `floor`, and the first `spare` at it.
+
+    At the floor are variances above `below` and up to `floor`.
+    """
     for first in range(0, base.size, BLOCK):
         start, stop = first, min(first + BLOCK, base.size)
-        end = start
         if spare > 0:
-            reach, spare = _admitted(base[start:stop], slices(others, start, stop), floor, spare)
-            end = start + reach
-            _select(base[start:end], slices(others, start, end), shares, below, out[start:end])
-        _select(base[end:stop], slices(others, end, stop), shares, floor, out[end:stop])
+            # Most blocks admit all that is at the floor, which is only known once it is counted.
+            near = slices(others, start, stop)
+            count = _select(base[start:stop], near, shares, below, floor, out[start:stop])
+            if count <= spare:
+                spare -= count
+                continue
+            start += _admitted(base[start:stop], near, below, floor, spare)
+            spare = 0
+        near = slices(others, start, stop)
+        _select(base[start:stop], near, shares, floor, floor, out[start:stop])
 
 
 @compiled
-def _admitted(base: Any, others: Any, floor: Any, spare: Any) -> tuple[int, int]:
-    """How much of a block admits variances equal to `floor`, and how many may still come."""
-    count = np.int32(0)
+def _admitted(base: Any, others: Any, below: Any, floor: Any, spare: Any) -> Any:
+    """The index at which one more than `spare` variances are at the floor."""
     for j in range(base.size):
-        equal = variance(differences(others, j, wide(base[j]))) == floor
-        count = np.int32(count + np.int32(equal))
-    if count <= spare:
-        return base.size, spare - count
-    for j in range(base.size):
-        if variance(differences(others, j, wide(base[j]))) == floor:
+        found = variance(differences(others, j, wide(base[j])))
+        if (found > below) & (found <= floor):
             if spare == 0:
-                return j, 0
+                return j
             spare -= 1
-    return base.size, 0
+    return base.size
 
 
 @compiled
-def _select(base: Any, others: Any, shares: Any, floor: Any, out: Any) -> None:
+def _select(base: Any, others: Any, shares: Any, bound: Any, floor: Any, out: Any) -> Any:
+    """Select variances above `bound`; how many of them are not above `floor`."""
+    count = np.int32(0)
     for j in range(out.size):
         anchor = wide(base[j])
         deltas = differences(others, j, anchor)
@@ -58,4 +63,8 @@ def _select(base: Any, others: Any, shares: Any, floor: Any, out: Any) -> None:
         agreed = agreeing(deltas, sign)
         divisor = max(total(present(agreed, shares)), _TINY_DIVISOR)
         change = total(products(agreed, shares)) / divisor * sign
-        put(out, j, anchor + (_ZERO if variance(deltas) <= floor else change))
+        found = variance(deltas)
+        count = np.int32(count + np.int32((found > bound) & (found <= floor)))
+        # Written so that NaN stays.
+        put(out, j, anchor + (_ZERO if found <= bound else change))
+    return count

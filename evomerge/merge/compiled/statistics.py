@@ -165,20 +165,17 @@ def _variance(deltas: Any) -> Callable[..., Any]:
 
 
 @compiled
-def variance_digits(
-    base: Any, others: Any, shift: Any, prefix: Any, mine: Any, counts: Any, sums: Any
-) -> None:
-    """Count the variances over task vectors by digit and sum up each one's squares, (keys, K)."""
-    row, keys = np.empty(_ROW, np.float32), np.empty(_ROW, np.int32)
-    where = np.empty(_ROW + 1, np.int32)
+def variance_digits(base: Any, others: Any, counts: Any, sums: Any) -> None:
+    """Count the variances over task vectors by leading digit, sum up each one's squares."""
+    row = np.empty(_ROW, np.float32)
     for start in range(0, base.size, _ROW):
         stop = min(start + _ROW, base.size)
         _variances(base[start:stop], slices(others, start, stop), row)
-        _keys(row.view(np.uint32)[: stop - start], shift, prefix, mine, keys)
-        for at in where[: _matching(keys[: stop - start], where)]:
-            counts[keys[at]] += 1
+        digits = (row.view(np.uint32)[: stop - start] >> U32(16)) & U32(0x7FFF)  # no sign of NaN
+        for at in range(stop - start):
+            counts[digits[at]] += 1
             deltas = differences(others, start + at, wide(base[start + at]))
-            add_squares(deltas, sums[keys[at]])
+            add_squares(deltas, sums[digits[at]])
 
 
 @compiled
