@@ -131,9 +131,9 @@ class RankedShare:
         assert isinstance(state, Ranks), "the state comes from this rule's statistic"
         pairs = zip(values.numbers("density"), values.numbers("epsilon"), strict=True)
         spans = [_span(density, epsilon) for density, epsilon in pairs]
-        dropped = tuple(int(highest > 0.0) for _, highest in spans)
+        possible = tuple(int(highest > 0.0) for _, highest in spans)
         if all(span in (_span(0.0, 0.0), _span(1.0, 0.0)) for span in spans):
-            return Sparse(None, tuple(float(kept) for kept in dropped))
+            return Sparse(None, tuple(float(kept) for kept in possible))
         masks = RankedChances(
             _keys(parents, values),
             state.ranks,
@@ -142,9 +142,9 @@ class RankedShare:
             values.flag("rescale") and values.flag("unbiased"),
         )
         if not _restores(values):
-            return Sparse(masks, tuple(float(kept) for kept in dropped))
+            return Sparse(masks, tuple(float(kept) for kept in possible))
         kept = self._kernels.l1_norms(Deltas(parents.flat[0], parents.flat[1:], masks))
-        return Sparse(masks, _to_l1(state.norms, kept, dropped))
+        return Sparse(masks, _to_l1(state.norms, kept, possible))
 
 
 def _restores(values: Values) -> bool:

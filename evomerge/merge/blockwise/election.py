@@ -36,7 +36,7 @@ def add_elected_(
         for term_B, weight in zip(terms, weights, strict=True):
             divisor_B.add_(term_B.sign_().mul_(weight))
         absent_B = terms[0].copy_(divisor_B).eq_(0.0)
-        agreeing_B.div_(divisor_B.add_(absent_B))
+        agreeing_B.mul_(divisor_B.add_(absent_B).reciprocal_())
     base_B.add_(agreeing_B.mul_(scale).mul_(sign_B))
 
 
@@ -65,7 +65,8 @@ def add_selected_(
         delta_B.mul_(sign_B).clamp_min_(0.0)
         sum_B.add_(torch.mul(delta_B, share))
         divisor_B.add_(delta_B.sign_().mul_(share))
-    change_B = sum_B.div_(divisor_B.clamp_min_(_TINY_DIVISOR)).mul_(sign_B)
+    inverse_B = divisor_B.clamp_min_(_TINY_DIVISOR).reciprocal_()
+    change_B = sum_B.mul_(inverse_B).mul_(sign_B)
     base_B.add_(change_B.mul_(chosen_B))
 
 
@@ -94,4 +95,4 @@ def variance_(
         mean_B.add_(gap_B * (1.0 / count))
         # The square of the gap times (count - 1) / count is what it adds; never negative.
         variance_B.add_(gap_B.square_().mul_((count - 1) / count))
-    return variance_B.div_(len(deltas))
+    return variance_B.mul_(1.0 / len(deltas))

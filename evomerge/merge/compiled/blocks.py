@@ -15,7 +15,7 @@ from evomerge.merge.compiled.passes import visit
 from evomerge.merge.compiled.tuples import from_array, slices, to_array
 
 BLOCK = 1 << 15
-"""Elements; a power of two up to 2^16, for `folded`."""
+"""Elements; a power of two up to 2^15, for `folded`."""
 _STRIDE = 1 << 9
 
 

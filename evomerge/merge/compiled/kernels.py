@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, final
 
 import numpy as np
@@ -26,6 +27,8 @@ _VIEWS = {
     torch.bfloat16: torch.uint16,
     torch.float16: torch.int16,
 }
+_FEW = 4
+_TINY_DIVISOR = 1e-6
 _F32, _U32, _I32 = np.float32, np.uint32, np.int32
 
 
@@ -67,7 +70,9 @@ class CompiledKernels:
         if not _fits(deltas.base, *deltas.others, out):
             BLOCKWISE.add_elected(deltas, factors, weights, scale, out)
         elif weights:
-            what = passes.ElectedMean(_floats(factors), _F32(scale), _floats(weights))
+            what = passes.ElectedMean(
+                _floats(factors), _F32(scale), _floats(weights), _inverses(tuple(weights), 0.0)
+            )
             _walk(what, deltas, out)
         else:
             _walk(passes.Elected(_floats(factors), _F32(scale)), deltas, out)
@@ -83,6 +88,7 @@ class CompiledKernels:
             _array(deltas.base),
             _arrays(deltas.others),
             _floats(shares),
+            _inverses(tuple(shares), _TINY_DIVISOR),
             _largest_with(selected.digit - 1),
             _largest_with(selected.digit),
             selected.spare,
@@ -142,6 +148,25 @@ def _floats(values: Sequence[float]) -> tuple[np.float32, ...]:
     return tuple(map(_F32, values))
 
 
+@lru_cache(maxsize=256)
+def _inverses(weights: tuple[float, ...], least: float) -> tuple[np.float32, ...]:
+    """One over the sum of each subset of the weights, for few enough of them; 1 over 0 is 1.
+
+    Kept, because most tensors of a model have the same weights.
+
+    Args:
+        weights: in the order of the bits of an index.
+        least: replaces smaller sums.
+    """
+    if len(weights) > _FEW:
+        return ()
+    sums = [_F32(0.0)]
+    for weight in weights:
+        sums += [total + _F32(weight) for total in sums]
+    sums = [max(total, _F32(least)) if least else total for total in sums]
+    return tuple(_F32(1.0) / total if total else _F32(1.0) for total in sums)
+
+
 def _walk(what: Any, deltas: Deltas, out: Tensor) -> None:
     """Visit the surviving elements with the walk that suits the masks."""
     kept, base, others, y = deltas.masks, _array(deltas.base), _arrays(deltas.others), _array(out)
@@ -166,12 +191,13 @@ def _walk(what: Any, deltas: Deltas, out: Tensor) -> None:
 
 
 def _walk_bands(what: Any, base: Any, others: Any, kept: Bands, out: Any) -> None:
+    cuts = [band.kept for band in kept.bands]
     inner = all(band.outliers == NOTHING for band in kept.bands)
-    sides = [[band.kept for band in kept.bands]]
     if not inner:
-        sides.append([band.outliers for band in kept.bands])
-    floors = np.array([[cut.floor for cut in side] for side in sides], np.float32)
-    spare = np.array([[cut.spare for cut in side] for side in sides], np.int64)
+        cuts += [band.outliers for band in kept.bands]
+    shape = (-1, len(others))
+    floors = np.array([cut.floor for cut in cuts], np.float32).reshape(shape)
+    spare = np.array([cut.spare for cut in cuts], np.int64).reshape(shape)
     bounds = tuple(floors[0])
     like = masks.Above(bounds) if inner else masks.Between(bounds, bounds)
     below = np.nextafter(floors, _F32(0.0))

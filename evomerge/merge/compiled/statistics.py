@@ -160,8 +160,8 @@ def variance(deltas: Any) -> Any:
 
 @overload(variance, strict=False)
 def _variance(deltas: Any) -> Callable[..., Any]:
-    count = np.float32(len(deltas))
-    return lambda deltas: spread(deltas)[1] / count
+    share = np.float32(1.0 / len(deltas))
+    return lambda deltas: spread(deltas)[1] * share
 
 
 @compiled
