@@ -9,6 +9,8 @@ from evomerge.errors import InvalidInput
 from evomerge.model_reference import in_text_form
 from evomerge.recipe import (
     DTYPES,
+    SCALE_MODES,
+    STACK,
     Clause,
     Gradient,
     Module,
@@ -33,6 +35,8 @@ TOP_KEYS = (
     "out_dtype",
     *TOKENIZER_KEYS,
     "chat_template",
+    "scale_mode",
+    "recipes",
 )
 _KINDS = {p.name: p.kind for signature in SIGNATURES.values() for p in signature.parameters}
 _WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
@@ -80,6 +84,8 @@ class _Reader:
         for key in ("dtype", "out_dtype"):
             fields[key] = self.dtype(mapping.get(key), key)
         parameters = self.parameters(mapping.get("parameters"), "parameters")
+        fields["scale_mode"] = self.scale_mode(mapping.get("scale_mode"), method)
+        fields["nested"] = self.nested(mapping.get("recipes"))
         if self.problems:
             return None
         return Recipe(
@@ -90,6 +96,33 @@ class _Reader:
             parameters=parameters,
             **fields,
         )
+
+    def scale_mode(self, value: Any, method: str) -> str | None:
+        if method != STACK:
+            if value is not None:
+                self.problem("scale_mode", "belongs to merge_method: stack; remove it")
+            return None
+        mode = SCALE_MODES[0] if value is None else str(value)
+        if mode not in SCALE_MODES:
+            hint = did_you_mean(mode, SCALE_MODES)
+            self.problem("scale_mode", f"unknown mode {_brief(value)}; {hint}")
+        return mode
+
+    def nested(self, value: Any) -> tuple[tuple[str, Recipe], ...]:
+        """Recipes whose results the outer recipe uses as models, by the names it has for them."""
+        if value is not None and not isinstance(value, Mapping):
+            self.problem(
+                "recipes", f"expected a mapping from names to recipes, got {_brief(value)}"
+            )
+            return ()
+        found: list[tuple[str, Recipe]] = []
+        for name, entry in (value or {}).items():
+            inner = _Reader(f"{self.where}: recipes.{name}")
+            recipe = inner.recipe(entry)
+            self.problems += inner.problems
+            if recipe is not None:
+                found.append((str(name), recipe))
+        return tuple(sorted(found, key=lambda pair: pair[0]))
 
     def body(
         self, mapping: Mapping[str, Any], start: str

@@ -29,9 +29,11 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
     if recipe.modules:
         mapping["modules"] = {module.name: _body(module) for module in recipe.modules}
     mapping |= _body(recipe)
-    for key in ("dtype", "out_dtype", "chat_template"):
+    for key in ("scale_mode", "dtype", "out_dtype", "chat_template"):
         if getattr(recipe, key) is not None:
             mapping[key] = getattr(recipe, key)
+    if recipe.nested:
+        mapping["recipes"] = {name: to_mapping(inner) for name, inner in recipe.nested}
     return mapping | tokenizer_mapping(recipe.tokenizer)
 
 

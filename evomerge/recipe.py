@@ -12,6 +12,15 @@ from evomerge.tokenizer_policy import TokenizerPolicy
 Scalar = float | int | bool | str
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
+STACK = "stack"
+"""The method whose slices are the path of a token through the layers of several models."""
+SCALE_MODES = ("stream", "mlp_delta")
+"""What a stack's `scale` multiplies where a slice begins.
+
+`stream` is the hidden state that enters the slice (Akiba et al. 2024, arXiv:2403.13187, section
+3.2), `mlp_delta` only what the last MLP before it has added, as the engine fork published with that
+paper does.
+"""
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,8 @@ class Recipe:
     """One merge with every value resolved; exactly one of `models` and `slices` is not empty.
 
     `dtype` is the storage type of the result unless `out_dtype` is given; None keeps the parents'
-    promoted type. Arithmetic is always float32 (float64 for float64 parents).
+    promoted type. Arithmetic is always float32 (float64 for float64 parents). `scale_mode` is that
+    of a stack, else None. A model called by a name in `nested` is the result of that recipe.
     """
 
     merge_method: str
@@ -146,10 +156,13 @@ class Recipe:
     out_dtype: str | None = None
     tokenizer: TokenizerPolicy | None = None
     chat_template: str | None = None
+    scale_mode: str | None = None
+    nested: tuple[tuple[str, Recipe], ...] = ()
 
     def __post_init__(self) -> None:
         given = [form for form in (self.models, self.slices, self.modules) if form]
         assert len(given) == 1, "a recipe has models, slices or modules"
+        assert (self.scale_mode is None) == (self.merge_method != STACK), "only stacks have scales"
 
     def referenced_models(self) -> tuple[str, ...]:
         """Every model named in the recipe, each once, base first, then in order of appearance."""
@@ -160,6 +173,14 @@ class Recipe:
             for part in body.slices:
                 named += [part.base_model, *(source.model for source in part.sources)]
         return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def stored_models(self) -> tuple[str, ...]:
+        """Every model that must be on disk; nested recipes count by their own models."""
+        nested = dict(self.nested)
+        found: list[str] = []
+        for name in self.referenced_models():
+            found += nested[name].stored_models() if name in nested else (name,)
+        return tuple(dict.fromkeys(found))
 
     @property
     def donor(self) -> str:

@@ -1,6 +1,7 @@
 """What a recipe may say about each merge method: inputs, parameters, ranges and paper; no tensors.
 
-The arithmetic behind each name lives in `evomerge.merge.methods`, whose table has the same keys.
+The arithmetic behind each name lives in `evomerge.merge.methods`, whose table has the same keys but
+for `stack`: stacks become `passthrough` recipes before tensors are read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from evomerge.parameter import Conflict, Joint, Parameter, Scope
-from evomerge.recipe import Scalar
+from evomerge.recipe import STACK, Scalar
 
 
 class Base(Enum):
@@ -129,6 +130,24 @@ _ALL = (
         1,
         (Parameter("scale", Scope.MODEL, float, 1.0, "factor on the tensor"),),
         "copies one model",
+    ),
+    Signature(
+        STACK,
+        Base.IGNORED,
+        1,
+        1,
+        (
+            Parameter(
+                "scale",
+                Scope.MODEL,
+                float,
+                1.0,
+                "factor where a slice begins, on what scale_mode says",
+                0.01,
+                100.0,
+            ),
+        ),
+        "Akiba et al. 2024, Evolutionary optimization of model merging recipes, arXiv:2403.13187",
     ),
     Signature(
         "slerp",

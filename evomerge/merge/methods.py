@@ -20,7 +20,7 @@ from evomerge.merge.trimming import Everything, LargestShare, MiddleShare
 
 
 def merge_methods(kernels: Kernels) -> Mapping[str, MergeMethod]:
-    """Every method, running on `kernels`; the keys are those of `evomerge.signatures.SIGNATURES`.
+    """Every method, running on `kernels`; all of `evomerge.signatures.SIGNATURES` but stacks.
 
     Row- and column-wise angles, nearswap, ram, ramplus_tl and arcee_fusion walk in torch whatever
     the kernels are.

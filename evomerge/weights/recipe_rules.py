@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from evomerge.errors import InvalidInput
 from evomerge.model_reference import ModelReference
 from evomerge.parameter import Parameter, Scope
-from evomerge.recipe import DTYPES, Gradient, Module, Parameters, Recipe, Setting, Slice
+from evomerge.recipe import DTYPES, STACK, Gradient, Module, Parameters, Recipe, Setting, Slice
 from evomerge.signatures import SIGNATURES, Base, Signature, did_you_mean
 from evomerge.weights.chat_template import template_problems
 from evomerge.weights.parts import Part, parts_of
@@ -27,7 +27,33 @@ def validate_recipe(recipe: Recipe) -> list[str]:
         problems += _source_problems(part, signature)
     for where, parameters, scopes in _scopes(recipe):
         problems += _parameter_problems(where, parameters, scopes, signature)
+    problems += _stack_problems(recipe) if recipe.merge_method == STACK else []
+    for name, inner in recipe.nested:
+        problems += [f"recipes.{name}: {line}" for line in validate_recipe(inner)]
     return problems + _missing_problems(recipe, signature)
+
+
+def _stack_problems(recipe: Recipe) -> list[str]:
+    """A path has slices, and each of them one scale, 1 where the path begins."""
+    if not recipe.slices:
+        return ["stack needs slices, one for each stretch of layers: list slices, not models"]
+    lines: list[str] = []
+    used = {source.model for part in recipe.slices for source in part.sources}
+    if recipe.base_model is not None and recipe.base_model not in used:
+        lines.append(
+            f"base_model: '{recipe.base_model}' gives embeddings, norm and head, but no slice has "
+            f"a layer of it: {did_you_mean(recipe.base_model, used)}"
+        )
+    for index, part in enumerate(recipe.slices):
+        scopes = [part.parameters, *(source.parameters for source in part.sources)]
+        settings = [s for s in (scope.get("scale") for scope in scopes) if s is not None]
+        if any(not setting.is_constant for setting in settings):
+            lines.append(f"slices[{index}]: scale: expected one number: remove filters, gradients")
+        elif index == 0 and any(setting.at("", 0.0) != 1 for setting in settings):
+            lines.append("slices[0]: scale: the first slice must have 1: remove the scale")
+    if recipe.parameters.get("scale") is not None:
+        lines.append("parameters: scale: expected one per slice: move it to the slices")
+    return lines
 
 
 def _dtype_problems(recipe: Recipe) -> Iterator[str]:
