@@ -62,12 +62,21 @@ class Scored:
     score_seconds: float
 
 
+REJECTED = "rejected"
+"""The kind of failure of a candidate that was not scored because a cheap test found it broken."""
+
+
 @dataclass(frozen=True)
 class Failed:
     """The candidate itself cannot be scored (NaN weights, an evaluation error); never a score."""
 
     kind: str
     message: str
+
+    @property
+    def rejected(self) -> bool:
+        """Whether nothing went wrong: the candidate was not worth an evaluation."""
+        return self.kind == REJECTED
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,10 @@ class SearchSpace:
         """The merge method; where it is a gene, that of the starting point."""
         return self.decode(self.start).merge_method
 
+    def given(self, results: Mapping[str, Recipe]) -> SearchSpace:  # noqa: ARG002
+        """This space: its models are stored ones, not results of earlier stages."""
+        return self
+
     def encode(self, value_at: Callable[[Place], Scalar | None]) -> Genotype:
         """The genotype nearest to given values; where `value_at` gives None, the gene's start."""
         positions: list[float] = []

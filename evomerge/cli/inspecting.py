@@ -23,8 +23,9 @@ from evomerge.report.terminal import results_table, status_lines, verdict_lines
 from evomerge.run.config import read_space_file
 from evomerge.run.lock import is_locked
 from evomerge.run.schema import space_file_schema
-from evomerge.run.spaces import checked_space, space_notices
+from evomerge.run.spaces import Stage, checked_stages, space_notices
 from evomerge.signatures import SIGNATURES, did_you_mean
+from evomerge.space import SearchSpace
 
 _WATCH_SECONDS = 2.0
 
@@ -32,19 +33,44 @@ _WATCH_SECONDS = 2.0
 def validate_command(path: Path, settings: tuple[str, ...], *, as_json: bool) -> None:
     """Print what a valid space file contains."""
     file = read_space_file(path, overrides(settings))
-    space = checked_space(file, path)
-    for notice in space_notices(space, path):
+    stages = checked_stages(file, path)
+    for notice in space_notices(stages, path):
         print(notice, file=sys.stderr)
     if as_json:
-        genes = [gene.name for gene in space.genes]
-        print(json.dumps({"schema": "evomerge/validate/v1", "valid": True, "genes": genes}))
+        found = [_stage(stage) for stage in stages]
+        print(json.dumps({"schema": "evomerge/validate/v2", "valid": True, "stages": found}))
         return
     tasks = ", ".join(f"{task.task} ({task.metric})" for task in file.objective.tasks)
     print(f"{path}: valid")
-    print(f"  method   {space.method}{' and others' if space.methods_vary else ''}")
-    print(f"  parents  {', '.join(space.parents)}")
-    print(f"  genes    {space.dimension}: {_gene_counts([g.name for g in space.genes])}")
+    for stage in stages:
+        if stage.config.name:
+            print(f"  stage {stage.config.name}")
+        for line in _described_space(stage):
+            print(f"  {line}")
     print(f"  tasks    {tasks}")
+
+
+def _stage(stage: Stage) -> dict[str, object]:
+    space = stage.space
+    genes = [gene.name for gene in space.genes] if isinstance(space, SearchSpace) else []
+    return {"name": stage.config.name, "dimensions": space.dimension, "genes": genes}
+
+
+def _described_space(stage: Stage) -> list[str]:
+    space = stage.space
+    if isinstance(space, SearchSpace):
+        return [
+            f"method   {space.method}{' and others' if space.methods_vary else ''}",
+            f"parents  {', '.join(space.parents)}",
+            f"genes    {space.dimension}: {_gene_counts([g.name for g in space.genes])}",
+        ]
+    layers = ", ".join(f"{model} ({count} layers)" for model, count in stage.depths.items())
+    return [
+        f"method   stack, scales of {space.scale_mode}",
+        f"parents  {layers}",
+        f"donor    {space.donor}: embeddings, norm and head, first and last layer",
+        f"slots    {space.bits}; {space.fewest} to {space.most} layers",
+    ]
 
 
 def _gene_counts(names: list[str]) -> str:

@@ -33,6 +33,7 @@ class View:
         self._fresh = 0
         self._items = 0
         self._failures: list[str] = []
+        self._rejected = 0
         self._bar: tuple[float, str] | None = None
         self._generation: GenerationDone | None = None
         self._best: tuple[float, int] | None = None
@@ -61,6 +62,9 @@ class View:
         self._items = event.items_spent
         name = f"{event.candidate.id} ({event.candidate.origin})"
         if event.fitness is None:
+            if event.rejected:
+                self._rejected += 1
+                return None
             self._failures.append(f"candidate {name}: {event.failure}")
             return f"failed: {self._failures[-1]}"
         if event.stage == "search" and (self._best is None or event.fitness > self._best[0]):
@@ -75,7 +79,7 @@ class View:
 
     def _left(self) -> str:
         elapsed = time.monotonic() - self._phase_began
-        if self._budget.seconds is not None and self._phase == "search":
+        if self._budget.seconds is not None and self._phase.endswith("search"):
             left = self._budget.seconds * (1 - FINAL_SHARE) - (time.monotonic() - self._began)
             return f"{_clock(max(left, 0.0))} left"
         if not self._fresh or self._planned >= 10**8:
@@ -99,6 +103,8 @@ class View:
                 "best", f"{self._best[0]:.4f}  candidate {self._best[1]}, on its minibatch"
             )
         table.add_row("items", f"{self._items:,}, {self._rate()}, {self._left()} in this phase")
+        if self._rejected:
+            table.add_row("rejected", f"{self._rejected} broken stacks, not scored")
         if self._failures:
             table.add_row("failed", f"{len(self._failures)}, last {self._failures[-1]}")
         return table

@@ -25,13 +25,13 @@ from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.config import read_space_file
-from evomerge.run.directory import open_directory, stored_population
+from evomerge.run.directory import open_directory, stored_populations
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
 from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import open_pool
-from evomerge.run.spaces import checked_space, space_notices
+from evomerge.run.spaces import checked_stages, space_notices
 
 _BUDGET = re.compile(r"^(\d+)\s*(items?)?$")
 _FORCED_STOP = 130
@@ -58,14 +58,14 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         NothingBetter: the holdout shows no lead over the baselines, and `fail_if_not_better`.
     """
     file = read_space_file(request.space, _overrides(request))
-    space = checked_space(file, request.space)
+    stages = checked_stages(file, request.space)
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
     built = build_run(
         file,
-        space,
+        stages,
         request.space,
         workers=request.workers,
-        population=stored_population(run_dir),
+        populations=stored_populations(run_dir),
     )
     resumed = open_directory(run_dir, request.space, built.resolved)
     console = Console(stderr=True)
@@ -73,7 +73,7 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         if resumed:
             console.print(f"continuing {run_dir}", highlight=False)
         said = [f"notice: {notice}" for notice in built.notices]
-        for line in (*space_notices(space, request.space), *said):
+        for line in (*space_notices(stages, request.space), *said):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         if ledger.meta("winner") is None:
             _drive(request, built, ledger, run_dir, console)

@@ -86,3 +86,13 @@ class Evaluator(Protocol):
             InvalidInput: the selection is empty or names an unknown task or item.
             BuildFailed: the model answers with NaN or Inf.
         """
+
+    def prompt_loss(self, selection: ItemSelection) -> float:
+        """How unlikely the model finds the prompts and right answers of the selected items.
+
+        The negative log-likelihood in nats, mean over all tokens; nothing is generated.
+
+        Raises:
+            InvalidInput: the selection is empty or names an unknown task or item.
+            BuildFailed: it is NaN or Inf.
+        """

@@ -62,6 +62,17 @@ class FrozenTask:
         """Evaluate only the documents at these positions from now on, in ascending order."""
         self._chosen = tuple(sorted(docs))
 
+    def text(self, doc: int) -> str:
+        """The prompt of the document at this position, with its right answer where it is text."""
+        first = self._requests[doc][0]
+        target = self._task.doc_to_target(self._docs[doc])
+        continuations = [i.args[1] for i in self._requests[doc] if _is_pair(i.args)]
+        if isinstance(target, int) and 0 <= target < len(continuations):
+            return str(first.args[0]) + str(continuations[target])
+        delimiter = self._settings.get("target_delimiter") or " "
+        answer = f"{delimiter}{target}" if isinstance(target, str) else ""
+        return str(first.args[0]) + answer
+
     @property
     def task_name(self) -> str:
         """The task's name."""
@@ -113,3 +124,8 @@ class FrozenTask:
     def dump_config(self) -> dict[str, Any]:
         """The task's configuration, for the log."""
         return dict(self._settings)
+
+
+def _is_pair(arguments: Sequence[Any]) -> bool:
+    """Whether these are a context and a continuation."""
+    return len(arguments) > 1 and isinstance(arguments[1], str)

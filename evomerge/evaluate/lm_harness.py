@@ -81,6 +81,16 @@ class LmHarness:
         by_task = {goal.task: goal for goal in self._goals}
         return tuple(self._outcomes(by_task[name], samples[name]) for name in chosen)
 
+    def prompt_loss(self, selection: ItemSelection) -> float:
+        """See `Evaluator.prompt_loss`."""
+        texts = [
+            self._frozen[name].text(doc)
+            for name, docs in self._positions(selection).items()
+            for doc in docs
+        ]
+        with guest(self._seed):
+            return self._lm.loss_per_token(texts)
+
     def full_results(self) -> dict[str, Any]:
         """Every metric of every task over all items.
 

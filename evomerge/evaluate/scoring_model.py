@@ -58,6 +58,32 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         """HFLM's, without a progress bar."""
         return list(super().loglikelihood_rolling(requests, disable_tqdm=True))
 
+    def loss_per_token(self, texts: Sequence[str]) -> float:
+        """The mean negative log-likelihood, in nats, of all tokens but the first of each text.
+
+        Raises:
+            BuildFailed: it is NaN or Inf.
+        """
+        rows = [self.tok_encode(text)[: self.max_length] for text in texts]
+        rows = sorted((row for row in rows if len(row) > 1), key=len)
+        total, count = 0.0, sum(len(row) - 1 for row in rows)
+        for start in range(0, len(rows), int(self.batch_size)):
+            batch = rows[start : start + int(self.batch_size)]
+            # Padding on the right: no token sees what comes after it.
+            width = len(batch[-1])
+            tokens = torch.tensor([row + [0] * (width - len(row)) for row in batch])
+            tokens = tokens.to(self.device)
+            losses = torch.nn.functional.cross_entropy(
+                self._model_call(tokens)[:, :-1].transpose(1, 2).float(),
+                tokens[:, 1:],
+                reduction="none",
+            )
+            total += sum(float(losses[i, : len(row) - 1].sum()) for i, row in enumerate(batch))
+        loss = total / max(count, 1)
+        if not math.isfinite(loss):
+            raise BuildFailed(f"the loss of the prompts is {loss}; the model computes NaN or Inf")
+        return loss
+
     def generate_until(self, requests: list[Any]) -> list[str]:
         """HFLM's, without a progress bar."""
         return list(super().generate_until(requests, disable_tqdm=True))

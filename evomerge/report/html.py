@@ -19,6 +19,7 @@ from evomerge.report.formats import scale_of, short_names, typographic
 from evomerge.report.page import best_minibatch, key_figures, protocol, task_table
 from evomerge.report.plots import comparison_plot, history_plot
 from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline
+from evomerge.report.stacks import layers_plot, route_plot
 from evomerge.report.summary import RunSummary
 
 _NAME_WIDTH = 40
@@ -61,6 +62,9 @@ def render_report(summary: RunSummary) -> str:
         history=_themed(history_plot(summary)),
         comparison=_themed(comparison_plot(summary)),
         depth=_themed(depth_plot(summary)),
+        route=_themed(route_plot(summary)),
+        layers=_themed(layers_plot(summary)),
+        stages=summary.stages if len(summary.stages) > 1 else (),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evomerge.recipe import Gradient, Parameters, Recipe, Scalar, Setting
+from evomerge.recipe import STACK, Gradient, Parameters, Recipe, Scalar, Setting
 from evomerge.report.summary import DepthProfile
 
 Series = dict[tuple[str, str], dict[str, float]]
@@ -13,6 +13,8 @@ Series = dict[tuple[str, str], dict[str, float]]
 def depth_profiles(recipe: Recipe) -> tuple[DepthProfile, ...]:
     """The numeric parameters of every model, slice by slice or along gradients."""
     series: Series = {}
+    if recipe.merge_method == STACK:
+        return ()  # a path is drawn as one
     if recipe.slices:
         _from_slices(recipe, series)
     else:

@@ -107,7 +107,8 @@ def cautions(summary: RunSummary, scale: Scale) -> tuple[str, ...]:
 
 def failures(spent: Spending) -> str:
     """How many candidates failed, as a clause."""
-    return f"{spent.failed:,} failed" if spent.failed else "none failed"
+    failed = f"{spent.failed:,} failed" if spent.failed else "none failed"
+    return f"{failed}, {spent.rejected:,} rejected unscored" if spent.rejected else failed
 
 
 def time_sentence(spent: Spending) -> str:

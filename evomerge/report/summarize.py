@@ -9,19 +9,24 @@ from typing import Any
 
 from evomerge.candidate import Candidate, Failed, Scored
 from evomerge.mergekit_yaml import dump_recipe
+from evomerge.recipe import STACK, Recipe
 from evomerge.report.formats import Scale, p_clause, scale_of
 from evomerge.report.profiles import depth_profiles
 from evomerge.report.summary import (
     Comparison,
+    DepthPoint,
     GenerationPoint,
     ModelRow,
+    RouteStop,
     RunSummary,
     Spending,
+    StageLine,
 )
 from evomerge.run.directory import read_resolved
 from evomerge.run.final import Results, joined
 from evomerge.run.ledger import Evaluation, LedgerReader
 from evomerge.score import Objective, TaskGoal
+from evomerge.stack import hops, path_of
 from evomerge.statistics import fitness_interval, paired_difference
 
 
@@ -33,16 +38,38 @@ class _Run:
     objective: Objective
     candidates: Mapping[int, Candidate]
     evaluations: tuple[Evaluation, ...]
-    decision: Mapping[str, Any] | None
+    decisions: tuple[Mapping[str, Any] | None, ...]
+    first: int
     warnings: tuple[str, ...]
     finished: bool
     driven: bool
     seconds: float
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kind of each baseline, by candidate id."""
-        return tuple(entry["kind"] for entry in self.resolved["baselines"])
+    def search(self) -> Mapping[str, Any]:
+        """The last search, whose result is the run's."""
+        found: Mapping[str, Any] = self.resolved["searches"][-1]
+        return found
+
+    @property
+    def baselines(self) -> Mapping[int, Mapping[str, str]]:
+        """Label and kind of the last search's baselines, by candidate id."""
+        return dict(enumerate(self.search["baselines"], start=self.first))
+
+    @property
+    def decision(self) -> Mapping[str, Any] | None:
+        """That of the last search."""
+        return self.decisions[-1]
+
+    @property
+    def populations(self) -> frozenset[int]:
+        """The sizes of complete generations."""
+        return frozenset(search["population"] for search in self.resolved["searches"])
+
+    def failed(self, *, rejected: bool) -> set[int]:
+        """The candidates that failed, or those that were rejected unscored."""
+        outcomes = ((e.candidate, e.outcome) for e in self.evaluations)
+        return {c for c, o in outcomes if isinstance(o, Failed) and o.rejected == rejected}
 
     def results(self, stage: str) -> dict[int, Results]:
         """Per-item outcomes of a stage by candidate."""
@@ -67,19 +94,20 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
     winner_row = next((r for r in (*holdout, *selection) if r.candidate == winner), None)
     recipe = None if winner is None else run.candidates[winner].recipe
     parents = tuple(resolved["parents"])
-    base = next((m for m in parents if "base" in run.kinds and m == parents[0]), None)
+    kinds = [entry["kind"] for entry in run.resolved["searches"][0]["baselines"]]
+    base = next((m for m in parents if "base" in kinds and m == parents[0]), None)
     summary = RunSummary(
         name=resolved["name"],
         state="finished" if run.finished else "running" if driven else "interrupted",
-        method=_method(resolved["space"]["merge_method"]),
+        method=run.search["method"],
         metric=", ".join(f"{g.task} {g.metric.removesuffix(',none')}" for g in run.objective.goals),
         base=base,
         parents=tuple(model for model in parents if model != base),
-        algorithm=resolved["strategy"]["algorithm"],
+        algorithm=run.search["algorithm"],
         seed=resolved["seed"],
-        dimensions=resolved["dimensions"],
+        dimensions=run.search["dimensions"],
         split_sizes=tuple((n, sum(s.values())) for n, s in resolved["splits"].items()),
-        minibatch=resolved["strategy"]["minibatch"],
+        minibatch=run.search["minibatch"],
         spending=_spending(run),
         history=_history(run),
         baselines=_rows(run, _fixed(run, run.results("baseline")), None),
@@ -90,14 +118,19 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
         better=_better(run, winner, holdout),
         verdict="",
         profiles=() if recipe is None else depth_profiles(recipe),
+        route=_route(recipe),
+        stages=(),
+        depths=_depths(run, holdout or selection),
         warnings=run.warnings,
         versions=tuple(resolved["versions"].items()),
     )
-    return replace(summary, verdict=_verdict(run, scale_of(summary)))
+    scale = scale_of(summary)
+    return replace(summary, verdict=_verdict(run, scale, run.decision), stages=_stages(run, scale))
 
 
 def _read(run_dir: Path, driven: bool) -> _Run:
     resolved = read_resolved(run_dir)
+    names = [f"{search['name']}: " if search["name"] else "" for search in resolved["searches"]]
     with LedgerReader.open(run_dir) as reader:
         candidates = {candidate.id: candidate for candidate in reader.candidates()}
         texts = [str(event.payload["text"]) for event in reader.events("warning")]
@@ -106,16 +139,13 @@ def _read(run_dir: Path, driven: bool) -> _Run:
             Objective(tuple(TaskGoal(**goal) for goal in resolved["goals"])),
             candidates,
             reader.evaluations(),
-            reader.meta("decision"),
+            tuple(reader.meta(f"{name}decision") for name in names),
+            int(reader.meta(f"{names[-1]}first candidate") or 0),
             tuple(dict.fromkeys(texts)),
             reader.meta("winner") is not None,
             driven,
             float(reader.meta("seconds") or 0.0),
         )
-
-
-def _method(value: Any) -> str:
-    return " or ".join(value["choice"]) if isinstance(value, Mapping) else str(value)
 
 
 def _rows(run: _Run, results: Mapping[int, Results], winner: int | None) -> tuple[ModelRow, ...]:
@@ -132,7 +162,7 @@ def _row(run: _Run, number: int, results: Mapping[int, Results], winner: int | N
     return ModelRow(
         candidate=number,
         label=_label(run, number),
-        kind=run.kinds[number] if number < len(run.kinds) else "winner",
+        kind=run.baselines[number]["kind"] if number in run.baselines else "winner",
         fitness=interval.value,
         low=interval.low,
         high=interval.high,
@@ -142,23 +172,33 @@ def _row(run: _Run, number: int, results: Mapping[int, Results], winner: int | N
 
 
 def _label(run: _Run, number: int) -> str:
-    if number < len(run.kinds):
-        return str(run.resolved["baselines"][number]["label"])
+    if number in run.baselines:
+        return str(run.baselines[number]["label"])
     candidate = run.candidates[number]
+    if candidate.generation < 0 and candidate.genotype is None:
+        return candidate.origin  # a baseline of an earlier search
     return f"merge {number} ({candidate.origin})"
 
 
 def _fixed(run: _Run, results: Mapping[int, Results]) -> dict[int, Results]:
-    return {number: found for number, found in results.items() if number < len(run.kinds)}
+    return {number: found for number, found in results.items() if number in run.baselines}
 
 
 def _selection(run: _Run) -> dict[int, Results]:
     """The models that reached the last rung, with their outcomes on all selection items."""
-    stages = sorted({e.stage for e in run.evaluations if e.stage.startswith("final ")})
+    stages = sorted(
+        {
+            e.stage
+            for e in run.evaluations
+            if e.stage.startswith("final ") and e.candidate >= run.first
+        }
+    )
     if run.decision is None or not stages:
         return {}
     found: dict[int, Results] = {}
     for number in run.results(stages[-1]):
+        if number < run.first:
+            continue
         total: Results | None = None
         for stage in stages:
             total = joined(total, run.results(stage)[number])
@@ -184,7 +224,7 @@ def _history(run: _Run) -> tuple[GenerationPoint, ...]:
     for generation, members in sorted(generations.items()):
         spent += sum(member.items for member in members)
         values = [scored[m.candidate] for m in members if m.candidate in scored]
-        if values and len(members) == run.resolved["strategy"]["population"]:
+        if values and len(members) in run.populations:
             mean = sum(values) / len(values)
             points.append(GenerationPoint(generation, spent, max(values), mean))
     return tuple(points)
@@ -197,7 +237,8 @@ def _spending(run: _Run) -> Spending:
     return Spending(
         candidates=len(built),
         candidate_budget=budget["candidates"],
-        failed=len({e.candidate for e in run.evaluations if isinstance(e.outcome, Failed)}),
+        failed=len(run.failed(rejected=False)),
+        rejected=len(run.failed(rejected=True)),
         items=sum(e.items for e in run.evaluations if e.stage != "holdout"),
         item_budget=budget["items"],
         seconds=run.seconds,
@@ -211,7 +252,7 @@ def _better(run: _Run, winner: int | None, holdout: Iterable[ModelRow]) -> bool 
     """Whether the winner's interval over the best baseline on the holdout lies above zero."""
     if winner is None:
         return None
-    if winner < len(run.kinds):
+    if winner in run.baselines:
         return False
     rivals = [row for row in holdout if row.comparison is not None]
     if not rivals:
@@ -223,9 +264,45 @@ def _better(run: _Run, winner: int | None, holdout: Iterable[ModelRow]) -> bool 
     return False if best.comparison.high < 0 else None
 
 
-def _verdict(run: _Run, scale: Scale) -> str:
-    """How the winner was chosen, in one sentence; empty before the decision."""
-    decision = run.decision
+def _stages(run: _Run, scale: Scale) -> tuple[StageLine, ...]:
+    searches = run.resolved["searches"]
+    return tuple(
+        StageLine(
+            search["name"],
+            search["method"],
+            search["algorithm"],
+            search["dimensions"],
+            _verdict(run, scale, decision),
+        )
+        for search, decision in zip(searches, run.decisions, strict=True)
+    )
+
+
+def _route(recipe: Recipe | None) -> tuple[RouteStop, ...]:
+    if recipe is None or recipe.merge_method != STACK:
+        return ()
+    return tuple(RouteStop(hop.model, hop.layer, hop.gain) for hop in hops(path_of(recipe)))
+
+
+def _depths(run: _Run, rows: Iterable[ModelRow]) -> tuple[DepthPoint, ...]:
+    """Layers and scores of the last search's candidates and of the models in `rows`."""
+    if run.search["method"] != STACK:
+        return ()
+
+    def layers(number: int) -> int:
+        return len(hops(path_of(run.candidates[number].recipe)))
+
+    tried = {n: found for n, found in run.results("search").items() if n >= run.first}
+    points = [
+        DepthPoint(n, layers(n), run.objective.fitness(found), "search")
+        for n, found in tried.items()
+    ]
+    points += [DepthPoint(r.candidate, layers(r.candidate), r.fitness, r.kind) for r in rows]
+    return tuple(points)
+
+
+def _verdict(run: _Run, scale: Scale, decision: Mapping[str, Any] | None) -> str:
+    """How a search's winner was chosen, in one sentence; empty before the decision."""
     if decision is None:
         return ""
     bar = _label(run, int(decision["best_baseline"]))

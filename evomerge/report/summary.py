@@ -55,12 +55,50 @@ class DepthProfile:
 
 
 @dataclass(frozen=True)
+class StageLine:
+    """One search of a run: what it searched with what, and in a sentence what came of it."""
+
+    name: str
+    method: str
+    algorithm: str
+    dimensions: int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class RouteStop:
+    """One layer on the path of a token through a stack; `gain` is 1 where nothing is scaled."""
+
+    model: str
+    layer: int
+    gain: float
+
+
+@dataclass(frozen=True)
+class DepthPoint:
+    """One candidate's number of layers against its score.
+
+    `kind` is "search" (on its generation's minibatch), or as in ModelRow (on the split that the
+    results are from).
+    """
+
+    candidate: int
+    layers: int
+    fitness: float
+    kind: str
+
+
+@dataclass(frozen=True)
 class Spending:
-    """What the run has cost so far and what it was allowed to cost."""
+    """What the run has cost so far and what it was allowed to cost.
+
+    `rejected` candidates were found broken before they were scored; they are not among the failed.
+    """
 
     candidates: int
     candidate_budget: int | None
     failed: int
+    rejected: int
     items: int
     item_budget: int | None
     seconds: float
@@ -102,5 +140,11 @@ class RunSummary:
     better: bool | None
     verdict: str
     profiles: tuple[DepthProfile, ...]
+    route: tuple[RouteStop, ...]
+    """The winner's layers in order; empty unless it is a stack."""
+    stages: tuple[StageLine, ...]
+    """More than one in a run of several searches; the last one's result is the run's."""
+    depths: tuple[DepthPoint, ...]
+    """Empty unless the last search was over stacks."""
     warnings: tuple[str, ...]
     versions: tuple[tuple[str, str], ...]

@@ -51,15 +51,15 @@ class Archive:
         values = list(self._fitness.get(stage, {}).values())
         return len(values) > 1 and max(values) - min(values) <= 1e-12
 
-    def finalists(self, baselines: frozenset[str]) -> list[Candidate]:
+    def finalists(self, baselines: frozenset[int]) -> list[Candidate]:
         """The best baselines, the best starting point, and the best candidates of the search.
 
         Generations are scored on different items, so a candidate is ranked by how far it lies
         above its generation's mean, plus a running average of those means over three generations.
         """
         early = self.ranked("baseline")
-        fixed = [c for c in early if c.origin in baselines][:TOP_BASELINES]
-        starts = [c for c in early if c.origin not in baselines][:1]
+        fixed = [c for c in early if c.id in baselines][:TOP_BASELINES]
+        starts = [c for c in early if c.id not in baselines][:1]
         levels = self._levels()
         fitness = self._fitness.get("search", {})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evomerge.candidate import Genotype
@@ -122,6 +122,12 @@ def short_name(model: str, models: tuple[str, ...]) -> str:
         if sum(1 for other in models if other.rstrip("/").endswith(name)) == 1:
             return name
     return model
+
+
+def starting_points(space: SearchSpace, best: Sequence[Baseline]) -> tuple[Genotype, ...]:
+    """The start of `space` and its points nearest to the best baselines, each once."""
+    points = [space.start, *(starting_point(space, baseline) for baseline in best)]
+    return tuple(dict.fromkeys(points))
 
 
 def starting_point(space: SearchSpace, baseline: Baseline) -> Genotype:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,21 +15,21 @@ from typing import Any
 import psutil
 import torch
 
-from evomerge.candidate import Genotype
 from evomerge.errors import InvalidInput
 from evomerge.evaluate.catalog import Catalog, load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
-from evomerge.evaluate.splits import Shares, Splits, split_items
+from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
 from evomerge.recipe import Recipe
-from evomerge.run.baselines import baselines
+from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
 from evomerge.run.plan import Budget, RunPlan
-from evomerge.run.spaces import space_models
+from evomerge.run.spaces import Stage
+from evomerge.run.stage_plans import resolved_stage, stage_plan
 from evomerge.run.workers import WorkerSpec
-from evomerge.score import Objective
-from evomerge.search.cma_es import CmaEs, default_population
-from evomerge.search.strategy import Strategy
+from evomerge.score import Objective, TaskGoal
+from evomerge.seeding import derive
 from evomerge.space import SearchSpace
+from evomerge.weights.cost import COST_TASK
 from evomerge.weights.pool import ParentPool
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
@@ -37,6 +37,8 @@ SMALL_HOLDOUT = 250
 _LIBRARY_BYTES = 1 << 30
 _MEMORY_SHARE = 0.8
 _MOST_WORKERS = 8
+_PROBED = 20
+"""Prompts per task whose likelihood tells broken stacks from others."""
 _MERGES = 200
 """Candidates to expect of a search that only its items or its time limit."""
 
@@ -55,63 +57,88 @@ class BuiltRun:
 
 def build_run(
     file: SpaceFile,
-    space: SearchSpace,
+    stages: Sequence[Stage],
     path: Path,
     *,
     workers: int | None,
-    population: int | None,
+    populations: Sequence[int] | None,
 ) -> BuiltRun:
     """Check the parents and tasks of a space file and put the run together.
 
     Args:
         file: the parsed space file.
-        space: its search space.
+        stages: its searches.
         path: where the file is; relative paths start from its folder.
         workers: how many; None for what this machine can hold. Not part of the run: it only
             raises the default population of a new one.
-        population: that of the run to continue, for a file that does not say; None for a new run.
+        populations: those of the run to continue, for a file that does not say; None for a new run.
 
     Raises:
         InvalidInput, PreflightFailed: every problem found before anything heavy starts.
     """
     root = path.resolve().parent
-    start = space.decode(space.start)
-    models = space_models(space)
-    parents = checked_parents(start, root)
+    models = tuple(dict.fromkeys(model for stage in stages for model in stage.models))
+    start = stages[0].space.decode(stages[0].space.start)
+    merges = [stage.space for stage in stages if isinstance(stage.space, SearchSpace)]
+    for space in merges:
+        checked_parents(space.decode(space.start), root)
+    parents = ParentPool.open(models, root)
+    parents.check_finite(models)
     evaluator = evaluator_spec(file.objective, root)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
     count = workers or default_workers(parents, start.donor)
-    population = (
-        file.strategy.population or population or max(default_population(space.dimension), count)
-    )
-    plan = _plan(file, space, catalog, splits, population)
+    plan = _plan(file, stages, catalog, splits, populations or [None] * len(stages), count)
     _check_budget(plan, path)
-    merges = (plan.budget.candidates or _MERGES) // count
-    worker = WorkerSpec(models, str(root), start, evaluator, file.threads, merges)
-    resolved = _resolved(file, path, plan, catalog, parents, population)
-    notices = (*_vocabulary_notices(start, parents), *_notices(splits, catalog))
+    built = (plan.budget.candidates or _MERGES) // count
+    worker = WorkerSpec(
+        models,
+        str(root),
+        start,
+        evaluator,
+        file.threads,
+        built,
+        _probe(file, splits),
+        None if file.objective.cost is None else file.objective.cost.measure,
+    )
+    resolved = _resolved(file, path, plan, stages, catalog, parents)
+    vocabularies = [_vocabulary_notices(space.decode(space.start), parents) for space in merges]
+    notices = (*(line for lines in vocabularies for line in lines), *_notices(splits, catalog))
     return BuiltRun(plan, worker, count, resolved, notices)
 
 
 def _plan(
-    file: SpaceFile, space: SearchSpace, catalog: Catalog, splits: Splits, population: int
+    file: SpaceFile,
+    stages: Sequence[Stage],
+    catalog: Catalog,
+    splits: Splits,
+    populations: Sequence[int | None],
+    workers: int,
 ) -> RunPlan:
-    lookahead = file.strategy.lookahead
+    goals = catalog.goals
+    if file.objective.cost is not None:
+        measure, weight = file.objective.cost.measure, file.objective.cost.weight
+        goals = (*goals, TaskGoal(COST_TASK, measure, weight, higher_is_better=False))
     return RunPlan(
-        space=space,
-        objective=Objective(catalog.goals),
+        objective=Objective(goals),
         search_items=splits.search,
         selection_items=splits.selection,
         holdout_items=splits.holdout,
-        baselines=baselines(space),
-        algorithm=file.strategy.algorithm,
-        strategy=_strategy(file, population),
-        lookahead=population // 2 if lookahead is None else lookahead,
-        minibatch=file.strategy.minibatch,
+        stages=tuple(
+            stage_plan(file, stage, population, workers)
+            for stage, population in zip(stages, populations, strict=True)
+        ),
         budget=Budget(file.budget.candidates, file.budget.items, file.budget.time),
         seed=file.seed,
     )
+
+
+def _probe(file: SpaceFile, splits: Splits) -> Probe:
+    """Some search items of every task, the same for the whole run."""
+    items = minibatch(
+        splits.search, _PROBED, generation=0, seed=derive(file.seed, "prompt likelihood")
+    )
+    return Probe(items, file.strategy.margin)
 
 
 def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
@@ -174,20 +201,18 @@ def _splits(file: SpaceFile, catalog: Catalog) -> Splits:
     )
 
 
-def _strategy(file: SpaceFile, population: int) -> Callable[[Genotype], Strategy]:
-    def make(start: Genotype) -> Strategy:
-        return CmaEs(start, seed=file.seed, population=population, sigma=file.strategy.sigma)
-
-    return make
-
-
 def _check_budget(plan: RunPlan, path: Path) -> None:
-    needed = len(plan.baselines) + 4
-    if plan.budget.candidates is not None and plan.budget.candidates <= needed:
-        raise InvalidInput(
-            f"{path}: budget.candidates: expected more than {needed} (that many baselines and "
-            f"starting points come first), got {plan.budget.candidates}"
-        )
+    problems: list[str] = []
+    for stage, allotment in zip(plan.stages, plan.allotments, strict=True):
+        needed = len(stage.baselines) + 4
+        if allotment.candidates is not None and allotment.candidates <= needed:
+            of = f" of stage {stage.name}" if stage.name else ""
+            problems.append(
+                f"{path}: budget.candidates: expected more than {needed}{of} (that many baselines "
+                f"and starting points come first), got {allotment.candidates}"
+            )
+    if problems:
+        raise InvalidInput(problems)
 
 
 def _vocabulary_notices(start: Recipe, parents: ParentPool) -> tuple[str, ...]:
@@ -230,14 +255,16 @@ def _resolved(
     file: SpaceFile,
     path: Path,
     plan: RunPlan,
+    stages: Sequence[Stage],
     catalog: Catalog,
     parents: ParentPool,
-    population: int,
 ) -> dict[str, Any]:
     """Everything that can change a score or the trajectory; a resumed run must have the same."""
     plain = file.model_dump(mode="json")
     plain["name"] = file.name or path.stem
-    plain["strategy"] |= {"population": population, "lookahead": plan.lookahead}
+    plain["searches"] = [
+        resolved_stage(stage, found) for stage, found in zip(stages, plan.stages, strict=True)
+    ]
     plain["parents"] = {model: parents.fingerprint(model) for model in parents.models}
     plain["items"] = {task: _digest(ids) for task, ids in catalog.items.items()}
     plain["goals"] = [
@@ -248,7 +275,7 @@ def _resolved(
             "aggregation": goal.aggregation,
             "higher_is_better": goal.higher_is_better,
         }
-        for goal in catalog.goals
+        for goal in plan.objective.goals
     ]
     plain["splits"] = {
         name: {task: len(ids) for task, ids in selection.tasks}
@@ -258,8 +285,6 @@ def _resolved(
             ("holdout", plan.holdout_items),
         )
     }
-    plain["baselines"] = [{"label": b.label, "kind": b.kind} for b in plan.baselines]
-    plain["dimensions"] = plan.space.dimension
     plain["versions"] = {name: _version(name) for name in _PACKAGES}
     return plain
 

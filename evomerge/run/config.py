@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from evomerge import yaml12
 from evomerge.errors import InvalidInput
@@ -49,6 +57,13 @@ class SplitsConfig(_Strict):
     holdout: float = Field(0.15, ge=0.0, lt=1.0, description="0 leaves the result unverified")
 
 
+class CostConfig(_Strict):
+    """What a candidate costs to run, against the model that gives its embeddings."""
+
+    measure: Literal["layers", "parameters", "flops"]
+    weight: float = Field(gt=0.0, description="weight beside those of the tasks; 1 is that model")
+
+
 class ObjectiveConfig(_Strict):
     """What to maximise."""
 
@@ -61,16 +76,22 @@ class ObjectiveConfig(_Strict):
     num_fewshot: int | None = Field(None, ge=0)
     apply_chat_template: bool = False
     combine: Literal["weighted_mean"] = "weighted_mean"
+    cost: CostConfig | None = None
 
 
 class StrategyConfig(_Strict):
     """How to search."""
 
-    algorithm: Literal["cma_es"] = "cma_es"
+    algorithm: Literal["cma_es", "ga", "stack_ga"] | None = Field(
+        None, description="cma_es unless the space is one of stacks, then stack_ga"
+    )
     sigma: float = Field(1.0 / 6.0, gt=0.0, le=0.5, description="first step, share of the range")
     population: int | None = Field(None, ge=4, description="candidates per generation")
     lookahead: int | None = Field(None, ge=0, description="candidates asked before a tell")
     minibatch: int = Field(64, gt=0, description="fresh items per task and generation")
+    margin: float = Field(
+        0.5, gt=0.0, description="nats per prompt token above the donor's that reject a stack"
+    )
 
 
 class BudgetConfig(_Strict):
@@ -81,6 +102,15 @@ class BudgetConfig(_Strict):
     time: Annotated[float, BeforeValidator(seconds), Field(gt=0)] | None = Field(
         None, description="wall time of the search, for example 8h"
     )
+
+
+class StageConfig(_Strict):
+    """One search of several; later ones can use what earlier ones found."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    space: dict[str, Any]
+    strategy: StrategyConfig | None = None
+    share: float = Field(1.0, gt=0.0, description="of the budget, against the other stages")
 
 
 def _version(value: int) -> int:
@@ -94,12 +124,33 @@ class SpaceFile(_Strict):
 
     version: Annotated[int, AfterValidator(_version)]
     name: str | None = None
-    space: dict[str, Any]
+    space: dict[str, Any] | None = None
+    stages: list[StageConfig] | None = Field(None, min_length=1)
     objective: ObjectiveConfig
     strategy: StrategyConfig = StrategyConfig()  # type: ignore[call-arg]
     budget: BudgetConfig = BudgetConfig(candidates=200)  # type: ignore[call-arg]
     seed: int = Field(0, ge=0)
     threads: int = Field(1, gt=0, description="CPU threads per worker; part of the numerics")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> SpaceFile:
+        if (self.space is None) == (self.stages is None):
+            got = "neither" if self.space is None else "both"
+            raise ValueError(f"expected one of 'space' and 'stages', got {got}")
+        names = [stage.name for stage in self.stages or ()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected stages with different names, got {', '.join(names)}")
+        return self
+
+    def searches(self) -> tuple[StageConfig, ...]:
+        """The stages; a file with one `space` has one, without a name."""
+        if self.stages is not None:
+            return tuple(self.stages)
+        return (StageConfig.model_construct(name="", space=self.space, strategy=None, share=1.0),)
+
+    def strategy_of(self, stage: StageConfig) -> StrategyConfig:
+        """How to search in `stage`."""
+        return stage.strategy or self.strategy
 
 
 def read_space_file(path: Path, overrides: Mapping[str, Any]) -> SpaceFile:
@@ -152,7 +203,7 @@ def _line(model: type[BaseModel], entry: Any, where: str) -> str:
         return f"{where}: {location}: missing; add it"
     message = entry["msg"].removeprefix("Value error, ")
     got = "" if "got" in message else f", got {entry['input']!r}"
-    return f"{where}: {location}: {message}{got}"
+    return f"{where}: {location}: {message}{got}" if location else f"{where}: {message}"
 
 
 def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

@@ -64,14 +64,14 @@ def read_resolved(run_dir: Path) -> dict[str, Any]:
     return value
 
 
-def stored_population(run_dir: Path) -> int | None:
-    """The population that a run was created with; None when there is no such run yet.
+def stored_populations(run_dir: Path) -> list[int] | None:
+    """The populations that a run's stages were created with; None when there is no such run yet.
 
     The default depends on the number of workers, which may change from one start to the next.
     """
     if not (run_dir / RESOLVED).exists():
         return None
-    return int(read_resolved(run_dir)["strategy"]["population"])
+    return [int(stage["population"]) for stage in read_resolved(run_dir)["searches"]]
 
 
 def model_root(run_dir: Path) -> Path:

@@ -99,13 +99,16 @@ class Evaluations:
         self, key: tuple[int, str], outcome: Outcome, *, replayed: bool
     ) -> tuple[Evaluated, Outcome]:
         candidate, items = self._waiting.pop(key)
-        self.items_spent += items.count
         failed = outcome if isinstance(outcome, Failed) else None
-        if not replayed:  # what stopped the run earlier may have been mended since
+        rejected = failed is not None and failed.rejected
+        self.items_spent += 0 if rejected else items.count
+        if not replayed and not rejected:  # what stopped the run may have been mended since
             self._check_failures(failed)
         fitness = self._objective.fitness(outcome.results) if isinstance(outcome, Scored) else None
         reason = None if failed is None else f"{failed.kind}: {failed.message}"
-        evaluated = Evaluated(candidate, key[1], fitness, reason, self.items_spent, replayed)
+        evaluated = Evaluated(
+            candidate, key[1], fitness, reason, self.items_spent, replayed, rejected
+        )
         return evaluated, outcome
 
     def _check_failures(self, failed: Failed | None) -> None:

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Protocol, Self
 
 from evomerge.candidate import Genotype, ItemSelection
+from evomerge.recipe import Recipe
 from evomerge.run.baselines import Baseline
 from evomerge.score import Objective
 from evomerge.search.strategy import Strategy
-from evomerge.space import SearchSpace
 
 FINAL_SHARE = 0.25
 """Share of an item or time budget that is kept for the final."""
+
+
+class Space(Protocol):
+    """What a search needs to know of its space."""
+
+    @property
+    def start(self) -> Genotype:
+        """Where the search begins without better knowledge."""
+        ...
+
+    def decode(self, genotype: Genotype) -> Recipe:
+        """The recipe of a genotype; pure."""
+        ...
+
+    def given(self, results: Mapping[str, Recipe]) -> Self:
+        """The space in which models named in `results` are the results of those recipes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,21 +42,91 @@ class Budget:
     items: int | None
     seconds: float | None
 
+    def shared(self, shares: Sequence[float]) -> tuple[Allotment, ...]:
+        """The budget divided among stages, whose shares need not sum to 1."""
+        ends = [total / sum(shares) for total in accumulate(shares)]
+        return tuple(
+            Allotment(
+                None if self.candidates is None else _part(self.candidates, begin, end),
+                None if self.items is None else round(self.items * end),
+                None if self.items is None else _part(self.items, begin, end),
+                None if self.seconds is None else self.seconds * end,
+                None if self.seconds is None else self.seconds * (end - begin),
+            )
+            for begin, end in zip([0.0, *ends], ends, strict=False)
+        )
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What one stage may spend; `until` counts from the beginning of the run."""
+
+    candidates: int | None
+    items_until: int | None
+    items: int | None
+    seconds_until: float | None
+    seconds: float | None
+
+
+def _part(total: int, begin: float, end: float) -> int:
+    return round(total * end) - round(total * begin)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One search: its space, what it is measured against, and how it proposes.
+
+    Attributes:
+        name: of the stage; empty in a run of one.
+        space: what is searched.
+        baselines: scored first, and the bar.
+        algorithm: what candidates of the search are called.
+        strategy: makes the strategy, given the genotype to start from.
+        starting_points: the genotypes nearest to baselines, best baseline first.
+        population: candidates per generation.
+        lookahead: how far proposals may run ahead of their generation.
+        minibatch: fresh items per task and generation.
+        share: of the budget, against the other stages.
+    """
+
+    name: str
+    space: Space
+    baselines: tuple[Baseline, ...]
+    algorithm: str
+    strategy: Callable[[Genotype], Strategy]
+    starting_points: Callable[[Sequence[Baseline]], tuple[Genotype, ...]]
+    population: int
+    lookahead: int
+    minibatch: int
+    share: float
+
+    def given(self, results: Mapping[str, Recipe]) -> StagePlan:
+        """The plan in which models named in `results` are the results of those recipes."""
+        baselines = tuple(
+            replace(b, recipe=with_results(b.recipe, results)) for b in self.baselines
+        )
+        return replace(self, space=self.space.given(results), baselines=baselines)
+
+
+def with_results(recipe: Recipe, results: Mapping[str, Recipe]) -> Recipe:
+    """The recipe with those of the `results` that it names."""
+    named = [name for name in recipe.referenced_models() if name in results]
+    return replace(recipe, nested=tuple((name, results[name]) for name in sorted(named)))
+
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The inputs of a search. `minibatch` counts fresh items per task and generation."""
+    """The inputs of a run."""
 
-    space: SearchSpace
     objective: Objective
     search_items: ItemSelection
     selection_items: ItemSelection
     holdout_items: ItemSelection
-    baselines: tuple[Baseline, ...]
-    algorithm: str
-    strategy: Callable[[Genotype], Strategy]
-    """Makes the strategy, given the genotype to start from."""
-    lookahead: int
-    minibatch: int
+    stages: tuple[StagePlan, ...]
     budget: Budget
     seed: int
+
+    @property
+    def allotments(self) -> tuple[Allotment, ...]:
+        """What each stage may spend."""
+        return self.budget.shared([stage.share for stage in self.stages])

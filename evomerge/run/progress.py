@@ -19,7 +19,8 @@ class PhaseStarted:
 class Evaluated:
     """One evaluation is known; `replayed` when it was on record already.
 
-    `fitness` is None when the candidate failed; `failure` then says why.
+    `fitness` is None when the candidate failed; `failure` then says why. `rejected` is a failure
+    in which nothing went wrong: the candidate was not worth scoring.
     """
 
     candidate: Candidate
@@ -28,6 +29,7 @@ class Evaluated:
     failure: str | None
     items_spent: int
     replayed: bool
+    rejected: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,26 @@
-"""Reads a space file's search space and checks every recipe it can produce; imports no torch."""
+"""Reads a space file's search spaces and checks the recipes they can produce; imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from evomerge.candidate import Genotype
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
 from evomerge.gene_file import Problems
 from evomerge.model_reference import ModelReference, in_text_form
 from evomerge.recipe import Scalar
-from evomerge.run.config import SpaceFile
+from evomerge.run.config import SpaceFile, StageConfig
+from evomerge.run.stack_stage import stack_space
 from evomerge.signatures import SIGNATURES
 from evomerge.space import Place, SearchSpace
 from evomerge.space_file import read_space
+from evomerge.stack_file import StackSettings, earlier_stage, is_stack_space, read_stack
+from evomerge.stack_space import StackSpace
+from evomerge.weights.cost import depth_of
 from evomerge.weights.expansion import expand
 from evomerge.weights.json_files import read_json
 from evomerge.weights.layout import layer_count
@@ -23,22 +29,97 @@ from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import validate_recipe
 from evomerge.weights.references import locate
 from evomerge.weights.rehearsal import notices, value_problems
+from evomerge.weights.stack_compatibility import stack_problems
 
 _ALMOST = 1e-6
 
 
-def checked_space(file: SpaceFile, path: Path) -> SearchSpace:
-    """The search space of a space file.
+@dataclass(frozen=True)
+class Stage:
+    """One search of a file: what the file says, the space, and the settings of one of stacks.
+
+    `depths` are the layer counts of the models of a space of stacks.
+    """
+
+    config: StageConfig
+    space: SearchSpace | StackSpace
+    settings: StackSettings | None
+    depths: Mapping[str, int]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every stored model of the space, the base or donor first."""
+        if self.settings is None:
+            assert isinstance(self.space, SearchSpace), "spaces of stacks have settings"
+            return space_models(self.space)
+        models = dict.fromkeys([self.settings.donor, *self.settings.models])
+        return tuple(model for model in models if earlier_stage(model) is None)
+
+
+def checked_stages(file: SpaceFile, path: Path) -> tuple[Stage, ...]:
+    """The searches of a space file.
 
     What the parents' headers show is checked, too. Where no parent is on this machine, layer
-    groups are checked among themselves only.
+    groups are checked among themselves only; spaces of stacks need their parents.
 
     Raises:
-        InvalidInput: every problem of the space or of the recipes at its start and corners.
+        InvalidInput: every problem of a space or of the recipes at its start and corners.
         PreflightFailed: the recipes do not fit the parents, or lm-eval cannot score them.
     """
-    where, root = f"{path}: space", path.resolve().parent
-    space = read_space(file.space, where, _layers(file, root))
+    stages: list[Stage] = []
+    for index, config in enumerate(file.searches()):
+        where = f"{path}: stages[{index}].space" if config.name else f"{path}: space"
+        if is_stack_space(config.space):
+            stages.append(_checked_stacks(config, where, path.resolve().parent, stages))
+        else:
+            space = _checked_merges(config.space, where, path.resolve().parent)
+            stages.append(Stage(config, space, None, {}))
+    return tuple(stages)
+
+
+def _checked_stacks(config: StageConfig, where: str, root: Path, earlier: Sequence[Stage]) -> Stage:
+    names = tuple(stage.config.name for stage in earlier if stage.settings is None)
+    settings = read_stack(config.space, where, names)
+    stored = tuple(model for model in settings.models if earlier_stage(model) is None)
+    stand_ins = {
+        model: next(s for s in earlier if s.config.name == earlier_stage(model))
+        for model in settings.models
+        if earlier_stage(model) is not None
+    }
+    donors = {model: _donor(stage) for model, stage in stand_ins.items()}
+    pool = ParentPool.open(tuple(dict.fromkeys([*stored, *donors.values()])), root)
+    refused = [causal_problem(model, pool.config(model)) for model in pool.models]
+    if any(refused):
+        raise PreflightFailed([line for line in refused if line is not None])
+    used = tuple(dict.fromkeys(donors.get(model, model) for model in settings.models))
+    problems = stack_problems(pool, donors.get(settings.donor, settings.donor), used)
+    if problems:
+        raise PreflightFailed([f"{where}: {line}" for line in problems])
+    depths = {model: depth_of(pool.parent(model)) for model in stored}
+    depths |= {model: _depth(stage, pool) for model, stage in stand_ins.items()}
+    try:
+        space = stack_space(settings, depths)
+    except InvalidInput as error:
+        raise InvalidInput([f"{where}: {line}" for line in error.problems]) from None
+    return Stage(config, space, settings, depths)
+
+
+def _donor(stage: Stage) -> str:
+    assert isinstance(stage.space, SearchSpace), "only merges have results of a fixed depth"
+    return stage.space.decode(stage.space.start).donor
+
+
+def _depth(stage: Stage, pool: ParentPool) -> int:
+    """The number of layers of all merges of a stage."""
+    start = stage.space.decode(stage.space.start)
+    if not start.slices:
+        return depth_of(pool.parent(start.donor))
+    ranges = [part.sources[0].layer_range or (0, 0) for part in start.slices]
+    return sum(end - begin for begin, end in ranges)
+
+
+def _checked_merges(mapping: Any, where: str, root: Path) -> SearchSpace:
+    space = read_space(mapping, where, _layers(mapping, root))
     problems: list[str] = []
     for position in (None, 0.0, 1.0):
         genotype = space.start if position is None else (position,) * space.dimension
@@ -56,11 +137,15 @@ def checked_space(file: SpaceFile, path: Path) -> SearchSpace:
     return space
 
 
-def space_notices(space: SearchSpace, path: Path) -> list[str]:
-    """What a person may not expect of the space's recipes: lines to print as they are."""
-    pool = _local_parents(space, path.resolve().parent)
-    start = space.decode(space.start)
-    return [] if pool is None else notices(start, pool, expand(start, pool))
+def space_notices(stages: Sequence[Stage], path: Path) -> list[str]:
+    """What a person may not expect of the spaces' recipes: lines to print as they are."""
+    found: list[str] = []
+    for space in (stage.space for stage in stages):
+        if isinstance(space, SearchSpace):
+            pool = _local_parents(space, path.resolve().parent)
+            start = space.decode(space.start)
+            found += [] if pool is None else notices(start, pool, expand(start, pool))
+    return list(dict.fromkeys(found))
 
 
 def _local_parents(space: SearchSpace, root: Path) -> ParentPool | None:
@@ -113,9 +198,9 @@ def space_models(space: SearchSpace) -> tuple[str, ...]:
     return space.decode(space.start).referenced_models()
 
 
-def _layers(file: SpaceFile, root: Path) -> int | None:
+def _layers(mapping: Any, root: Path) -> int | None:
     """The layer count of the first parent whose configuration can be read."""
-    plain = in_text_form(file.space, Problems("").add)  # reading the space tells about problems
+    plain = in_text_form(mapping, Problems("").add)  # reading the space tells about problems
     named = [plain.get("base_model")]
     entries = plain.get("models")
     named += (

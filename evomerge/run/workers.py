@@ -13,14 +13,15 @@ import torch
 
 from evomerge.candidate import Assignment, Failed, Scored
 from evomerge.errors import BuildFailed, EvomergeError
-from evomerge.evaluate.evaluator import Evaluator, EvaluatorSpec
-from evomerge.evaluate.lm_harness import LmHarness
-from evomerge.recipe import Recipe
+from evomerge.evaluate.evaluator import EvaluatorSpec
+from evomerge.recipe import STACK, Recipe
+from evomerge.run.benches import Bench, MergeBench, Probe, StackBench
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.pool import ParentPool
-from evomerge.weights.resident import ResidentModel
 from evomerge.weights.saved import best_device
 
+SEARCH = "search"
+"""The stage in which candidates are screened before they are scored."""
 _FRAMES_SHOWN = 4
 
 
@@ -31,10 +32,12 @@ class WorkerSpec:
     Attributes:
         models: every model that recipes may refer to.
         root: the folder to which their relative paths refer.
-        donor: a recipe of the search space; all others give tensors of the same shapes.
+        donor: a recipe of the first search space; all its merges give tensors of the same shapes.
         evaluator: what to score, and how.
         threads: CPU threads; part of the numerics, since sums are split by thread.
         merges: about how many candidates a worker will build.
+        probe: what rejects broken stacks before they are scored.
+        cost: the measure of a stack's cost that is part of the objective.
     """
 
     models: tuple[str, ...]
@@ -43,6 +46,8 @@ class WorkerSpec:
     evaluator: EvaluatorSpec
     threads: int
     merges: int
+    probe: Probe | None = None
+    cost: str | None = None
 
     def __call__(self) -> Worker:
         """Open the parents, build the resident model, and load the tasks and their prompts.
@@ -51,31 +56,57 @@ class WorkerSpec:
             InvalidInput, PreflightFailed: parents, tasks and donor do not fit on this machine.
         """
         torch.set_num_threads(self.threads)
-        device = best_device()
-        materializer = Materializer(
-            ParentPool.open(self.models, Path(self.root)), merges=self.merges
-        )
-        resident = ResidentModel(materializer, self.donor, device=device)
-        evaluator = LmHarness(resident.model, resident.tokenizer, self.evaluator, device)
-        return Worker(resident, evaluator)
+        benches = Benches(self, ParentPool.open(self.models, Path(self.root)), best_device())
+        benches.of(self.donor)
+        return Worker(benches)
 
 
-class BecomesRecipe(Protocol):
-    """A model in memory that takes the weights of any recipe; ResidentModel is one."""
+class ChoosesBench(Protocol):
+    """Knows which model in memory takes which recipe; `Benches` does."""
 
-    def become(self, recipe: Recipe) -> None:
-        """Take the weights of `recipe`."""
+    def of(self, recipe: Recipe) -> Bench:
+        """The bench for `recipe`."""
         ...
 
 
 @final
-class Worker:
-    """Builds and scores one candidate after the other in one resident model (stateful)."""
+class Benches:
+    """One bench at a time, as stages with merges and stages with stacks follow (stateful)."""
 
-    def __init__(self, resident: BecomesRecipe, evaluator: Evaluator) -> None:
-        """`evaluator` scores the model that `resident` changes."""
-        self._resident = resident
-        self._evaluator = evaluator
+    def __init__(self, spec: WorkerSpec, pool: ParentPool, device: str) -> None:
+        """Nothing is built before it is asked for."""
+        self._spec = spec
+        self._pool = pool
+        self._device = device
+        self._bench: Bench | None = None
+
+    def of(self, recipe: Recipe) -> Bench:
+        """The bench for `recipe`; another kind's is given up, and its memory with it.
+
+        Raises:
+            InvalidInput, PreflightFailed: parents, tasks and donor do not fit on this machine.
+        """
+        spec = self._spec
+        if recipe.merge_method == STACK:
+            if not isinstance(self._bench, StackBench):
+                self._bench = None
+                self._bench = StackBench(
+                    self._pool, spec.evaluator, self._device, probe=spec.probe, cost=spec.cost
+                )
+        elif not isinstance(self._bench, MergeBench):
+            self._bench = None
+            materializer = Materializer(self._pool, merges=spec.merges)
+            self._bench = MergeBench(materializer, spec.donor, spec.evaluator, self._device)
+        return self._bench
+
+
+@final
+class Worker:
+    """Builds and scores one candidate after the other (stateful: what is in memory)."""
+
+    def __init__(self, benches: ChoosesBench) -> None:
+        """`benches` have the models that become candidates."""
+        self._benches = benches
 
     def evaluate(self, assignment: Assignment) -> Scored | Failed:
         """Build the merge and score it; seconds are wall time.
@@ -94,16 +125,21 @@ class Worker:
             torch.cuda.empty_cache()  # after the frames that held the tensors are gone
         return failed
 
-    def _evaluate(self, assignment: Assignment) -> Scored:
+    def _evaluate(self, assignment: Assignment) -> Scored | Failed:
+        recipe = assignment.recipe
+        bench = self._benches.of(recipe)
         began = time.perf_counter()
-        self._resident.become(assignment.recipe)
+        bench.become(recipe)
         built = time.perf_counter()
-        results = self._evaluator.evaluate(assignment.items)
+        rejected = bench.screen(recipe) if assignment.stage == SEARCH else None
+        if rejected is not None:
+            return rejected
+        results = bench.evaluator(recipe).evaluate(assignment.items)
         scored = time.perf_counter()
         asked = {task: items for task, items in assignment.items.tasks if items}
         answered = {result.task: result.items() for result in results}
         assert answered == asked, "the evaluator answered other items than it was asked"
-        return Scored(results, built - began, scored - built)
+        return Scored((*results, *bench.costs(recipe)), built - began, scored - built)
 
 
 def _failure(error: Exception) -> Failed:

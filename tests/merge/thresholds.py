@@ -38,7 +38,7 @@ def undecided(
         variance = variances(tensors)
         keep = selected(variance, float(str(shared["select_topk"])))
         # Coefficients are sums over all that is selected, so that one choice changes everything.
-        open_ |= bool(near_ties(variance, keep).any())
+        open_ |= bool(near_ties(variance, keep).any()) or on_an_edge(variance, keep)
     return open_
 
 

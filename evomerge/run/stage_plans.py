@@ -1,0 +1,115 @@
+"""From a checked stage of a space file to its plan: which strategy, how many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from evomerge.candidate import Genotype
+from evomerge.errors import InvalidInput
+from evomerge.run.baselines import Baseline, baselines, starting_points
+from evomerge.run.config import SpaceFile, StrategyConfig
+from evomerge.run.plan import StagePlan
+from evomerge.run.spaces import Stage
+from evomerge.run.stack_stage import stack_baselines
+from evomerge.search.cma_es import CmaEs, default_population
+from evomerge.search.first_paths import first_paths
+from evomerge.search.ga import Ga
+from evomerge.search.stack_ga import StackGa
+from evomerge.search.strategy import Strategy
+from evomerge.seeding import derive
+from evomerge.space import SearchSpace
+from evomerge.stack_space import StackSpace, paper_start
+
+_GA_POPULATION = 16
+_FEWEST = 4
+
+
+def stage_plan(file: SpaceFile, stage: Stage, population: int | None, workers: int) -> StagePlan:
+    """The plan of one stage.
+
+    Args:
+        file: the space file.
+        stage: one of its searches, checked.
+        population: that of the run to continue; None for a new run.
+        workers: how many there are; a new run has no smaller population.
+
+    Raises:
+        InvalidInput: the algorithm cannot search this space.
+    """
+    config, space = file.strategy_of(stage.config), stage.space
+    algorithm = config.algorithm or _usual(space)
+    usual = default_population(space.dimension) if algorithm == "cma_es" else _GA_POPULATION
+    size = config.population or population or max(usual, workers, _FEWEST)
+    seed = derive(file.seed, stage.config.name) if stage.config.name else file.seed
+    if isinstance(space, SearchSpace):
+        fixed = baselines(space)
+
+        def points(best: Sequence[Baseline]) -> tuple[Genotype, ...]:
+            assert isinstance(space, SearchSpace), "checked above"
+            return starting_points(space, best)
+
+    else:
+        assert stage.settings is not None, "spaces of stacks have settings"
+        fixed = stack_baselines(stage.settings, stage.depths)
+
+        def points(best: Sequence[Baseline]) -> tuple[Genotype, ...]:
+            del best  # they are the first stacks that the search proposes
+            return ()
+
+    return StagePlan(
+        name=stage.config.name,
+        space=space,
+        baselines=fixed,
+        algorithm=algorithm,
+        strategy=_strategy(algorithm, space, config, seed, size),
+        starting_points=points,
+        population=size,
+        lookahead=size // 2 if config.lookahead is None else config.lookahead,
+        minibatch=config.minibatch,
+        share=stage.config.share,
+    )
+
+
+def resolved_stage(stage: Stage, plan: StagePlan) -> dict[str, Any]:
+    """What of a stage can change the trajectory and does not stand in the file."""
+    space = stage.space
+    method = space.method if isinstance(space, SearchSpace) else "stack"
+    varying = isinstance(space, SearchSpace) and space.methods_vary
+    return {
+        "name": plan.name,
+        "method": f"{method} and others" if varying else method,
+        "algorithm": plan.algorithm,
+        "population": plan.population,
+        "lookahead": plan.lookahead,
+        "minibatch": plan.minibatch,
+        "dimensions": space.dimension,
+        "baselines": [{"label": b.label, "kind": b.kind} for b in plan.baselines],
+    }
+
+
+def _usual(space: SearchSpace | StackSpace) -> str:
+    return "stack_ga" if isinstance(space, StackSpace) else "cma_es"
+
+
+def _strategy(
+    algorithm: str,
+    space: SearchSpace | StackSpace,
+    config: StrategyConfig,
+    seed: int,
+    population: int,
+) -> Callable[[Genotype], Strategy]:
+    """Makes the strategy from the genotype to start from."""
+    if algorithm == "stack_ga":
+        if not isinstance(space, StackSpace):
+            raise InvalidInput(
+                "strategy.algorithm: stack_ga searches stacks only; use cma_es or ga"
+            )
+        return lambda _: StackGa(space, first_paths(space), seed=seed, population=population)
+    if algorithm == "ga":
+        bits = space.bits if isinstance(space, StackSpace) else 0
+        return lambda start: Ga(start, bits=bits, seed=seed, population=population)
+    if isinstance(space, StackSpace):
+        start = paper_start(space, config.sigma)
+        return lambda _: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
+    return lambda start: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
