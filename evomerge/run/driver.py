@@ -31,6 +31,8 @@ from evomerge.seeding import derive
 BASELINE_MINIBATCHES = 2
 """The baselines share this many minibatches: they are few, and they set the bar and the start."""
 WARM_STARTS = 3
+ESTIMATE_ORIGINS = {"cma_es": "late mean"}
+"""What candidates are called that are a strategy's estimates; "elite" for the others."""
 
 Steps = Generator[Progress, None, None]
 
@@ -52,8 +54,8 @@ class Search:
             Interrupted, TooManyFailures: see `Evaluations.answers`; the run can be continued.
         """
         start = yield from self._baselines()
-        yield from self._search(start)
-        decision = yield from self._final()
+        estimates = yield from self._search(start)
+        decision = yield from self._final(estimates)
         yield from self._holdout(decision)
         winner = self._archive.candidate(decision.winner)
         self._ledger.set_meta("winner", winner.id)
@@ -109,8 +111,8 @@ class Search:
         usable = [c for c in self._archive.ranked("baseline") if c.genotype is not None]
         return usable[0].genotype if usable and usable[0].genotype else plan.space.start
 
-    def _search(self, start: Genotype) -> Steps:
-        """Generations on fresh minibatches, until the budget is spent."""
+    def _search(self, start: Genotype) -> Generator[Progress, None, tuple[Genotype, ...]]:
+        """Generations on fresh minibatches, until the budget is spent; the strategy's estimates."""
         plan = self._plan
         strategy = plan.strategy(start)
         first = self._next_id
@@ -127,7 +129,7 @@ class Search:
                 batch = self._minibatch(proposal.generation)
                 self._evaluations.submit(candidate, "search", batch)
             if not core.unfinished:
-                break
+                return strategy.estimates
             for evaluated, outcome in self._evaluations.answers():
                 self._archive.add(evaluated.candidate, "search", outcome, evaluated.fitness)
                 yield evaluated
@@ -161,14 +163,13 @@ class Search:
             self._ledger.set_meta("search closed at", core.asked)
             core.close(core.asked)
 
-    def _final(self) -> Generator[Progress, None, Decision]:
+    def _final(self, estimates: Sequence[Genotype]) -> Generator[Progress, None, Decision]:
         """Successive halving of the finalists over the selection items, all compared in pairs."""
         plan = self._plan
-        means = [
-            self._candidate("late mean", generation, genotype)
-            for generation, genotype in self._archive.late_means()
-        ]
-        field = [*self._archive.finalists(frozenset(b.label for b in plan.baselines)), *means]
+        origin = ESTIMATE_ORIGINS.get(plan.algorithm, "elite")
+        generation = self._archive.last_generation
+        estimated = [self._candidate(origin, generation, genotype) for genotype in estimates]
+        field = [*self._archive.finalists(frozenset(b.label for b in plan.baselines)), *estimated]
         finalists = {c.id: c for c in _distinct(field)}
         baselines = frozenset(c for c in finalists if c < len(plan.baselines))
         parts = self._affordable(rungs(plan.selection_items, plan.seed), len(finalists))
