@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from evomerge.candidate import Candidate, Genotype, Outcome, Scored
+from evomerge.candidate import Candidate, Outcome, Scored
 from evomerge.run.core import Told
 from evomerge.score import TaskOutcomes
 
-LATE_GENERATIONS = 3
 TOP_BASELINES = 3
 TOP_CANDIDATES = 5
 
@@ -32,6 +31,11 @@ class Archive:
     def generation(self, told: Told) -> None:
         """Keep a finished generation."""
         self._told.append(told)
+
+    @property
+    def last_generation(self) -> int:
+        """The generation that was told last; -1 when there is none."""
+        return self._told[-1].generation if self._told else -1
 
     def candidate(self, number: int) -> Candidate:
         """The candidate with this id."""
@@ -67,8 +71,11 @@ class Archive:
             mean, level = levels.get(self._candidates[number].generation, (0.0, -float("inf")))
             return fitness[number] - mean + level
 
-        best = sorted(fitness, key=lambda c: (-standing(c), c))[:TOP_CANDIDATES]
-        return [*fixed, *starts, *(self._candidates[c] for c in best)]
+        # a strategy may ask for a recipe again
+        best: dict[str, Candidate] = {}
+        for number in sorted(fitness, key=lambda c: (-standing(c), c)):
+            best.setdefault(self._candidates[number].recipe.digest, self._candidates[number])
+        return [*fixed, *starts, *list(best.values())[:TOP_CANDIDATES]]
 
     def _levels(self) -> dict[int, tuple[float, float]]:
         """Mean fitness of each generation, and the same smoothed over its neighbours."""
@@ -82,12 +89,3 @@ class Archive:
         ]
         generations = [told.generation for told in self._told]
         return dict(zip(generations, zip(means, smooth, strict=True), strict=True))
-
-    def late_means(self) -> list[tuple[int, Genotype]]:
-        """The strategy's last means and the average of its later half: less noisy than samples."""
-        late = [(told.generation, told.mean) for told in self._told[-LATE_GENERATIONS:]]
-        half = [told.mean for told in self._told[len(self._told) // 2 :]]
-        if len(half) > 1:
-            average = tuple(sum(values) / len(half) for values in zip(*half, strict=True))
-            late.append((self._told[-1].generation, average))
-        return late

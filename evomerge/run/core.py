@@ -25,11 +25,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Told:
-    """A generation that the strategy has learnt from, and the mean it arrived at."""
+    """A generation that the strategy has learnt from."""
 
     generation: int
     fitness: tuple[float | None, ...]
-    mean: Genotype
 
 
 class Core:
@@ -80,7 +79,7 @@ class Core:
                 return tuple(told)
             values = tuple(self._fitness[member] for member in members)
             self._strategy.tell([self._asked[member] for member in members], values)
-            told.append(Told(self._told, values, self._strategy.mean))
+            told.append(Told(self._told, values))
             self._told += 1
             # now, not when somebody asks: one late result may complete several generations
             self._sample()

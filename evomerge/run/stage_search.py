@@ -31,8 +31,8 @@ from evomerge.seeding import derive
 BASELINE_MINIBATCHES = 2
 """The baselines share this many minibatches: they are few, and they set the bar and the start."""
 WARM_STARTS = 3
-ESTIMATE = "late estimate"
-"""The origin of finalists that no generation proposed: what the strategy holds for the optimum."""
+ESTIMATE_ORIGINS = {"cma_es": "late mean"}
+"""What candidates are called that are a strategy's estimates; "elite" for the others."""
 
 Steps = Generator[Progress, None, None]
 
@@ -214,8 +214,9 @@ class StageSearch:
 
     def _final(self, estimates: Sequence[Genotype]) -> Generator[Progress, None, StageResult]:
         """Successive halving of the finalists over the selection items, all compared in pairs."""
-        generation = max(self._counter.generation - 1, -1)
-        late = [self._candidate(ESTIMATE, generation, genotype) for genotype in estimates]
+        origin = ESTIMATE_ORIGINS.get(self._stage.algorithm, "elite")
+        generation = self._archive.last_generation
+        late = [self._candidate(origin, generation, genotype) for genotype in estimates]
         field = [*self._archive.finalists(frozenset(self._baseline_ids)), *late]
         finalists = {c.id: c for c in _distinct(field)}
         baselines = frozenset(c for c in finalists if c in self._baseline_ids)

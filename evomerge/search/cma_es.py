@@ -20,6 +20,7 @@ with warnings.catch_warnings():  # pycma warns on import when matplotlib is abse
     warnings.simplefilter("ignore")
     import cma
 
+LATE_GENERATIONS = 3
 _MARGIN = 0.02
 _NEVER = 10**9
 _DIAGONAL_FROM = 40
@@ -43,6 +44,7 @@ class CmaEs:
             self._dimension = len(start)
         self._population = population
         self._rng = generator(seed, "cma_es")
+        self._means: list[Genotype] = []
         inner = [min(max(position, _MARGIN), 1.0 - _MARGIN) for position in start]
         options: dict[str, Any] = {
             "bounds": [0.0, 1.0],
@@ -92,11 +94,16 @@ class CmaEs:
             # asking ahead clears the flag by which pycma allows one tell per ask
             self._es._flgtelldone = False
             self._es.tell(solutions, losses)
+        self._means.append(self._genotype(self._es.result.xfavorite))
 
     @property
-    def mean(self) -> Genotype:
-        """The mean of the distribution, inside the bounds."""
-        return self._genotype(self._es.result.xfavorite)
+    def estimates(self) -> tuple[Genotype, ...]:
+        """The last means of the distribution, and the average of those of the later half."""
+        late = tuple(self._means[-LATE_GENERATIONS:])
+        half = self._means[len(self._means) // 2 :]
+        if len(half) < 2:
+            return late
+        return (*late, tuple(sum(values) / len(half) for values in zip(*half, strict=True)))
 
     def _genotype(self, sample: Any) -> Genotype:
         clipped = np.clip(np.asarray(sample, dtype=np.float64), 0.0, 1.0)[: self._dimension]

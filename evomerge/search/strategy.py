@@ -30,5 +30,8 @@ class Strategy(Protocol):
         """
 
     @property
-    def mean(self) -> Genotype:
-        """The strategy's current estimate of the optimum, less noisy than any single proposal."""
+    def estimates(self) -> tuple[Genotype, ...]:
+        """What the strategy holds for the optimum, each less noisy than a single proposal.
+
+        Asked for once, after the last `tell`; empty when there was none.
+        """

@@ -25,8 +25,8 @@ class Counting:
         self.told.append((tuple(genotypes), tuple(fitness)))
 
     @property
-    def mean(self) -> Genotype:
-        return (float(len(self.told)), 0.0)
+    def estimates(self) -> tuple[Genotype, ...]:
+        return ((float(len(self.told)), 0.0),)
 
 
 @given(

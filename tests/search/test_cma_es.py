@@ -51,4 +51,18 @@ def test_borders_one_gene_and_many(start: tuple[float, ...]) -> None:
     strategy.tell(genotypes, [sum(g) for g in genotypes])
     assert all(len(g) == len(start) for g in genotypes)
     assert all(0.0 <= u <= 1.0 for g in genotypes for u in g)
-    assert len(strategy.mean) == len(start)
+    assert [len(g) for g in strategy.estimates] == [len(start)]
+
+
+def test_estimates_are_the_last_means_and_the_average_of_the_later_half() -> None:
+    strategy = CmaEs((0.3, 0.6), seed=4, population=6, sigma=0.2)
+    assert strategy.estimates == ()
+    means: list[tuple[float, ...]] = []
+    for _ in range(7):
+        genotypes = [strategy.ask() for _ in range(6)]
+        strategy.tell(genotypes, [-sum((u - 0.8) ** 2 for u in g) for g in genotypes])
+        means.append(strategy._genotype(strategy._es.result.xfavorite))
+        assert means[-1] in strategy.estimates
+    *late, average = strategy.estimates
+    assert late == means[-3:]
+    assert average == pytest.approx(np.mean(means[3:], axis=0))
