@@ -8,8 +8,8 @@ instead of one per pair of layers). No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from evomerge.candidate import Genotype
@@ -155,6 +155,11 @@ class StackSpace:
         later = (self.slots.repeats - 1) * len(self.slots.layers)
         last = first + later + self.slots.depth(self.donor) - 1
         return range(first, last + 1)
+
+    def given(self, results: Mapping[str, Recipe]) -> StackSpace:
+        """The space in which parents named in `results` are the results of those recipes."""
+        named = sorted(name for name in self.parents if name in results)
+        return replace(self, nested=tuple((name, results[name]) for name in named))
 
     def decode(self, genotype: Genotype) -> Recipe:
         """The recipe of the genotype's path; pure, milliseconds."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
 from evomerge.mergekit_yaml import to_mapping
-from evomerge.run.baselines import baselines
+from evomerge.run.baselines import baselines, starting_points
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
-from evomerge.run.plan import Budget, RunPlan
+from evomerge.run.plan import Budget, RunPlan, StagePlan
 from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.progress import Progress
@@ -95,17 +95,24 @@ def plan(*, candidates: int | None = 80, budget_items: int | None = None) -> Run
         "space",
         6,
     )
-    return RunPlan(
+    stage = StagePlan(
+        name="",
         space=space,
+        baselines=baselines(space),
+        algorithm="cma_es",
+        strategy=lambda start: CmaEs(start, seed=3, population=8, sigma=1 / 6),
+        starting_points=lambda best: starting_points(space, best),
+        population=8,
+        lookahead=4,
+        minibatch=40,
+        share=1.0,
+    )
+    return RunPlan(
         objective=OBJECTIVE,
         search_items=items("s", 600),
         selection_items=items("v", 400),
         holdout_items=items("h", 400),
-        baselines=baselines(space),
-        algorithm="cma_es",
-        strategy=lambda start: CmaEs(start, seed=3, population=8, sigma=1 / 6),
-        lookahead=4,
-        minibatch=40,
+        stages=(stage,),
         budget=Budget(candidates, budget_items, None),
         seed=3,
     )

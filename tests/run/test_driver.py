@@ -45,7 +45,7 @@ def test_the_winner_beats_every_baseline_on_the_holdout(tmp_path: Path) -> None:
         if isinstance(outcome, Scored)
     }
     rivals = [value for c, value in fitness.items() if c != finished.winner.id]
-    assert len(rivals) == len(plan().baselines)
+    assert len(rivals) == len(plan().stages[0].baselines)
     assert fitness[finished.winner.id] > max(rivals) + 0.1
 
 
@@ -129,9 +129,10 @@ def test_recorded_outcomes_are_not_evaluated_again(tmp_path: Path) -> None:
 
 def test_another_trajectory_is_refused(tmp_path: Path) -> None:
     finish(tmp_path)
-    other = replace(plan(), strategy=lambda start: CmaEs(start, seed=4, population=8, sigma=0.1))
+    stage = plan().stages[0]
+    other = replace(stage, strategy=lambda start: CmaEs(start, seed=4, population=8, sigma=0.1))
     with pytest.raises(LedgerMismatch, match="candidate"):
-        list(drive(tmp_path, other, FakeWorkers()))
+        list(drive(tmp_path, replace(plan(), stages=(other,)), FakeWorkers()))
 
 
 def test_stopping_drains_and_can_be_continued(tmp_path: Path) -> None:
