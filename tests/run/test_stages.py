@@ -1,4 +1,4 @@
-"""Several searches in one run: who gets what of the budget, what passes on, and what a kill does."""
+"""Several searches in one run: shares of the budget, results that pass on, and kills."""
 
 from __future__ import annotations
 
