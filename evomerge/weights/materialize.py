@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from typing import final
 
@@ -25,32 +25,11 @@ from evomerge.weights.expansion import Input, Target, expand
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.learned import Learned
 from evomerge.weights.parts import Part, parts_of
+from evomerge.weights.planned import PlannedTensor
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import validate_recipe
 from evomerge.weights.values import ValueLookup
 from evomerge.weights.vocabulary_rows import AlignedRows
-
-
-@dataclass(frozen=True)
-class PlannedTensor:
-    """One tensor of a merged model that is computed when it is asked for."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    _write: Callable[[Tensor], None] = field(repr=False, compare=False)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-    def write(self, out: Tensor) -> None:
-        """Compute the tensor into `out`: contiguous, on the CPU, of this shape and dtype."""
-        assert tuple(out.shape) == self.shape, "out has another shape than planned"
-        assert out.dtype == self.dtype, "out has another dtype than planned"
-        assert out.is_contiguous(), "out must be contiguous"
-        self._write(out)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from evomerge.weights.parts import parts_of
 from evomerge.weights.pool import ParentPool
 
 if TYPE_CHECKING:
-    from evomerge.weights.materialize import PlannedTensor
+    from evomerge.weights.planned import PlannedTensor
 
 PER_LAYER_KEYS = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers")
 """Lists with one entry per layer; they are cut and repeated along with the layers."""

@@ -26,9 +26,10 @@ from evomerge.recipe import Recipe
 from evomerge.weights.companion_files import generation_settings, write_tokenizer
 from evomerge.weights.finite import assert_finite
 from evomerge.weights.layout import is_head, is_token_embedding
-from evomerge.weights.materialize import Materializer, PlannedTensor
+from evomerge.weights.materialize import Materializer
 from evomerge.weights.model_config import causal_problem
 from evomerge.weights.output_config import output_config
+from evomerge.weights.planned import PlannedTensor
 from evomerge.weights.quiet import quiet_loading
 
 _SHOWN = 5
