@@ -23,6 +23,7 @@ from evomerge.run.directory import model_root, read_resolved
 from evomerge.run.ledger import LedgerReader
 from evomerge.score import TaskOutcomes
 from evomerge.weights.materialize import Materializer
+from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.saved import best_device, load_saved
 from evomerge.weights.writer import write_model
@@ -63,7 +64,7 @@ def mergekit_text(candidate: Candidate, root: Path) -> str:
 
 def export_model(recipe: Recipe, root: Path, out: Path) -> None:
     """Write the merged model to the new directory `out`, whole or not at all."""
-    pool = ParentPool.open(recipe.referenced_models(), root)
+    pool = opened(recipe, ParentPool.open(recipe.stored_models(), root))
     write_model(recipe, Materializer(pool), out)
 
 
@@ -157,4 +158,5 @@ def _renamed(recipe: Recipe, name: Callable[[str], str]) -> Recipe:
         modules=tuple(module(entry) for entry in recipe.modules),
         base_model=None if recipe.base_model is None else name(recipe.base_model),
         tokenizer=None if recipe.tokenizer is None else recipe.tokenizer.renamed(name),
+        nested=tuple((key, _renamed(inner, name)) for key, inner in recipe.nested),
     )

@@ -30,6 +30,7 @@ from evomerge.score import Objective, TaskGoal
 from evomerge.seeding import derive
 from evomerge.space import SearchSpace
 from evomerge.weights.cost import COST_TASK
+from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
@@ -143,7 +144,8 @@ def _probe(file: SpaceFile, splits: Splits) -> Probe:
 
 def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
     """The models of a recipe, compatible and without NaN; with its vocabulary, if it names one."""
-    parents = ParentPool.open(recipe.referenced_models(), root)
+    stored = ParentPool.open(recipe.stored_models(), root)
+    parents = opened(recipe, stored).only(recipe.referenced_models())
     parents.check_recipe(recipe)
     parents.check_finite(parents.models)
     return parents

@@ -16,7 +16,7 @@ from evomerge.merge.choose import choose_kernels
 from evomerge.merge.kernels import Kernels
 from evomerge.merge.method import MergeMethod, Parents, Values
 from evomerge.merge.methods import merge_methods
-from evomerge.recipe import Recipe
+from evomerge.recipe import STACK, Recipe
 from evomerge.seeding import derive
 from evomerge.signatures import SIGNATURES, Signature
 from evomerge.weights.compatibility import capped
@@ -28,6 +28,7 @@ from evomerge.weights.parts import Part, parts_of
 from evomerge.weights.planned import PlannedTensor
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import validate_recipe
+from evomerge.weights.stack_plan import planned_stack
 from evomerge.weights.values import ValueLookup
 from evomerge.weights.vocabulary_rows import AlignedRows
 
@@ -90,6 +91,8 @@ class Materializer:
         problems = validate_recipe(recipe)
         if problems:
             raise InvalidInput(problems)
+        if recipe.merge_method == STACK:
+            return planned_stack(recipe, self.pool, self.plan)
         work = self._work_of(recipe)
         lookup = ValueLookup(recipe)
         method = self._methods[recipe.merge_method]
