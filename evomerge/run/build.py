@@ -15,11 +15,11 @@ from typing import Any
 import psutil
 import torch
 
-from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.errors import InvalidInput
 from evomerge.evaluate.catalog import Catalog, load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
-from evomerge.recipe import STACK, Recipe
+from evomerge.recipe import Recipe
 from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
 from evomerge.run.plan import Budget, RunPlan
@@ -32,7 +32,6 @@ from evomerge.space import SearchSpace
 from evomerge.weights.cost import COST_TASK
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
-from evomerge.weights.stack_compatibility import stack_problems
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
 SMALL_HOLDOUT = 250
@@ -148,16 +147,10 @@ def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
 
     Results of nested recipes are made where they do not exist yet.
     """
-    parents = ParentPool.open(recipe.stored_models(), root)
-    if recipe.merge_method != STACK:
-        parents.check_recipe(recipe)
-        parents.check_finite(parents.models)
-        return parents
+    stored = ParentPool.open(recipe.stored_models(), root)
+    parents = opened(recipe, stored).only(recipe.referenced_models())
+    parents.check_recipe(recipe)
     parents.check_finite(parents.models)
-    parents = opened(recipe, parents)
-    problems = stack_problems(parents, recipe.donor, recipe.referenced_models())
-    if problems:
-        raise PreflightFailed(problems)
     return parents
 
 

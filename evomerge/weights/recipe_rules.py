@@ -53,6 +53,8 @@ def _stack_problems(recipe: Recipe) -> list[str]:
             lines.append(f"slices[{index}]: scale: expected one number: remove filters, gradients")
         elif index == 0 and any(setting.at("", 0.0) != 1 for setting in settings):
             lines.append("slices[0]: scale: the first slice must have 1: remove the scale")
+    if recipe.tokenizer is not None:
+        lines.append("tokenizer: a stack has its donor's (base_model): remove the tokenizer")
     if recipe.parameters.get("scale") is not None:
         lines.append("parameters: scale: expected one per slice: move it to the slices")
     return lines
