@@ -26,10 +26,9 @@ from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
 from evomerge.run.workers import WorkerSpec
-from evomerge.score import Objective, TaskGoal
+from evomerge.score import COST_TASK, Objective, TaskGoal
 from evomerge.seeding import derive
 from evomerge.space import SearchSpace
-from evomerge.weights.cost import COST_TASK
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
 

@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from evomerge.search.first_paths import first_paths
-from evomerge.search.stack_ga import StackGa
 
 from evomerge.candidate import REJECTED, Assignment, Failed, Scored
 from evomerge.errors import InvalidInput
@@ -19,6 +17,8 @@ from evomerge.run.progress import Evaluated, Finished
 from evomerge.run.stack_stage import stack_baselines, stack_space
 from evomerge.run.workers import SEARCH
 from evomerge.score import ItemOutcome, TaskOutcomes
+from evomerge.search.first_paths import first_paths
+from evomerge.search.stack_ga import StackGa
 from evomerge.stack import hops, path_of
 from evomerge.stack_file import read_stack
 from tests.run import fakes
@@ -46,7 +46,7 @@ class FakeStackWorker:
         if assignment.recipe.merge_method != "stack":
             return fakes.FakeWorkers()().evaluate(assignment)
         layers = len(hops(path_of(assignment.recipe)))
-        if self.reject and assignment.stage == SEARCH and layers < 5:
+        if self.reject and assignment.stage == SEARCH and layers < 7:
             return Failed(REJECTED, "prompts cost more")
         quality = 0.9 - 0.08 * abs(layers - 8)
         results = tuple(

@@ -10,7 +10,7 @@ import datasets
 import pytest
 import torch
 
-from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
+from evomerge.candidate import REJECTED, Assignment, Failed, ItemSelection, Scored
 from evomerge.errors import BuildFailed, InvalidInput
 from evomerge.evaluate.catalog import load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
@@ -61,6 +61,9 @@ class FakeEvaluator:
     def goals(self) -> tuple[TaskGoal, ...]:
         return ()
 
+    def prompt_loss(self, selection: ItemSelection) -> float:
+        return float(selection.count)
+
     def evaluate(self, selection: ItemSelection) -> tuple[TaskOutcomes, ...]:
         if self.error is not None:
             raise self.error
@@ -69,6 +72,40 @@ class FakeEvaluator:
             for task, items in selection.tasks
             if items
         )
+
+
+class FakeBench:
+    """One bench for every recipe."""
+
+    def __init__(
+        self, model: FakeModel, evaluator: FakeEvaluator, rejected: Failed | None = None
+    ) -> None:
+        self.model = model
+        self.scorer = evaluator
+        self.rejected = rejected
+
+    def of(self, recipe: Recipe) -> FakeBench:
+        del recipe
+        return self
+
+    def become(self, recipe: Recipe) -> None:
+        self.model.become(recipe)
+
+    def screen(self, recipe: Recipe) -> Failed | None:
+        del recipe
+        return self.rejected
+
+    def evaluator(self, recipe: Recipe) -> FakeEvaluator:
+        del recipe
+        return self.scorer
+
+    def costs(self, recipe: Recipe) -> tuple[TaskOutcomes, ...]:
+        del recipe
+        return (TaskOutcomes("cost", (ItemOutcome("layers", 1.5),)),)
+
+
+def worker(model: FakeModel, evaluator: FakeEvaluator, rejected: Failed | None = None) -> Worker:
+    return Worker(FakeBench(model, evaluator, rejected))
 
 
 def linear(weight: float, other: float | None = None) -> Recipe:
@@ -87,10 +124,10 @@ def assignment(recipe: Recipe, items: tuple[str, ...] = ("x", "y")) -> Assignmen
 
 def test_a_candidate_is_built_then_scored_and_timed() -> None:
     model = FakeModel()
-    outcome = Worker(model, FakeEvaluator()).evaluate(assignment(linear(0.5)))
+    outcome = worker(model, FakeEvaluator()).evaluate(assignment(linear(0.5)))
     assert model.recipe == linear(0.5)
     assert isinstance(outcome, Scored)
-    assert [result.items() for result in outcome.results] == [("x", "y")]
+    assert [result.items() for result in outcome.results] == [("x", "y"), ("layers",)]
     assert outcome.build_seconds >= 0.0
     assert outcome.score_seconds >= 0.0
 
@@ -115,8 +152,8 @@ def test_a_candidate_is_built_then_scored_and_timed() -> None:
     ],
 )
 def test_errors_of_building_and_of_scoring_become_values(error: Exception, failed: Failed) -> None:
-    while_building = Worker(FakeModel(error), FakeEvaluator())
-    while_scoring = Worker(FakeModel(), FakeEvaluator(error))
+    while_building = worker(FakeModel(error), FakeEvaluator())
+    while_scoring = worker(FakeModel(), FakeEvaluator(error))
     assert while_building.evaluate(assignment(linear(0.5))) == failed
     assert while_scoring.evaluate(assignment(linear(0.5))) == failed
 
@@ -124,7 +161,7 @@ def test_errors_of_building_and_of_scoring_become_values(error: Exception, faile
 def test_an_unexpected_error_says_where_and_its_traceback_is_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    outcome = Worker(FakeModel(), FakeEvaluator(KeyError("a\nb"))).evaluate(assignment(linear(0.5)))
+    outcome = worker(FakeModel(), FakeEvaluator(KeyError("a\nb"))).evaluate(assignment(linear(0.5)))
     assert isinstance(outcome, Failed)
     assert outcome.kind == "error"
     assert outcome.message.startswith(r"KeyError: 'a\nb' (in test_workers.py:")
@@ -134,15 +171,23 @@ def test_an_unexpected_error_says_where_and_its_traceback_is_printed(
 
 
 def test_an_answer_to_another_question_is_no_score() -> None:
-    outcome = Worker(FakeModel(), FakeEvaluator(skipped="x")).evaluate(assignment(linear(0.5)))
+    outcome = worker(FakeModel(), FakeEvaluator(skipped="x")).evaluate(assignment(linear(0.5)))
     assert isinstance(outcome, Failed)
     assert "the evaluator answered other items than it was asked" in outcome.message
+
+
+def test_broken_candidates_are_rejected_in_the_search_only() -> None:
+    rejected = Failed(REJECTED, "prompts cost more")
+    strict = worker(FakeModel(), FakeEvaluator(RuntimeError("not reached")), rejected)
+    assert strict.evaluate(assignment(linear(0.5))) == rejected
+    final = replace(assignment(linear(0.5)), stage="final 1")
+    assert isinstance(worker(FakeModel(), FakeEvaluator(), rejected).evaluate(final), Scored)
 
 
 def test_a_gpu_that_is_lost_breaks_the_worker() -> None:
     error = RuntimeError("CUDA error: device-side assert triggered")
     with pytest.raises(RuntimeError, match="CUDA error"):
-        Worker(FakeModel(error), FakeEvaluator()).evaluate(assignment(linear(0.5)))
+        worker(FakeModel(error), FakeEvaluator()).evaluate(assignment(linear(0.5)))
 
 
 @pytest.fixture(scope="module")
