@@ -69,7 +69,7 @@ def _described_space(stage: Stage) -> list[str]:
         f"method   stack, scales of {space.scale_mode}",
         f"parents  {layers}",
         f"donor    {space.donor}: embeddings, norm and head, first and last layer",
-        f"slots    {space.bits}; {space.fewest} to {space.most} layers",
+        f"slots    {len(space.bits)}; {space.fewest} to {space.most} layers",
     ]
 
 

@@ -11,6 +11,7 @@ from evomerge.errors import InvalidInput
 from evomerge.evaluate.lm_harness import full_results
 from evomerge.export import export_model, find_candidate, mergekit_text, recipe_text
 from evomerge.mergekit_yaml import load_recipe
+from evomerge.recipe import STACK
 from evomerge.report.card import render_card
 from evomerge.report.summarize import summarize
 from evomerge.run.build import checked_parents, evaluator_spec
@@ -34,12 +35,13 @@ def merge_command(recipe_file: Path, out: Path) -> None:
         raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
     root = recipe_file.resolve().parent
     pool = checked_parents(recipe, root)
-    targets = expand(recipe, pool)
-    problems = value_problems(recipe, targets)
-    if problems:
-        raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
-    for line in notices(recipe, pool, targets):
-        print(line, file=sys.stderr)
+    if recipe.merge_method != STACK:
+        targets = expand(recipe, pool)
+        problems = value_problems(recipe, targets)
+        if problems:
+            raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
+        for line in notices(recipe, pool, targets):
+            print(line, file=sys.stderr)
     export_model(recipe, root, out)
     print(out)
 

@@ -105,4 +105,4 @@ def _colour(summary: RunSummary, point: DepthPoint) -> str:
 def _name(summary: RunSummary, point: DepthPoint) -> str:
     rows = (*summary.holdout, *summary.selection)
     label = next((row.label for row in rows if row.candidate == point.candidate), "")
-    return f"{short_names([label], 24)[label]}, {point.layers} layers"
+    return short_names([label], 30)[label]

@@ -143,7 +143,10 @@ def _probe(file: SpaceFile, splits: Splits) -> Probe:
 
 
 def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
-    """The models of a recipe, compatible and without NaN; with its vocabulary, if it names one."""
+    """The models of a recipe, compatible and without NaN; with its vocabulary, if it names one.
+
+    Results of nested recipes are made where they do not exist yet.
+    """
     stored = ParentPool.open(recipe.stored_models(), root)
     parents = opened(recipe, stored).only(recipe.referenced_models())
     parents.check_recipe(recipe)

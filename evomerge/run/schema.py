@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from evomerge.parameter import Parameter
-from evomerge.recipe import DTYPES
+from evomerge.recipe import DTYPES, SCALE_MODES, STACK
 from evomerge.run.config import SpaceFile
 from evomerge.signatures import SIGNATURES
 
@@ -18,7 +18,9 @@ def space_file_schema() -> dict[str, Any]:
     schema = json.loads(json.dumps(schema).replace("#/$defs/", "#/definitions/"))
     definitions = schema.pop("$defs", {}) | _space_definitions()
     schema["definitions"] = definitions
-    schema["properties"]["space"] = {"$ref": "#/definitions/space"}
+    space = {"anyOf": [_ref("space"), _ref("stacks")]}
+    schema["properties"]["space"] = space
+    definitions["StageConfig"]["properties"]["space"] = space
     return {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
 
 
@@ -39,7 +41,7 @@ def _space_definitions() -> dict[str, Any]:
         required=["sources"],
     )
     space = {
-        "merge_method": {"anyOf": [{"enum": sorted(SIGNATURES)}, _ref("gene")]},
+        "merge_method": {"anyOf": [{"enum": sorted(SIGNATURES.keys() - {STACK})}, _ref("gene")]},
         "base_model": named,
         "models": _list(model),
         "slices": _list(part),
@@ -54,11 +56,30 @@ def _space_definitions() -> dict[str, Any]:
     }
     return {
         "space": _object(space, required=["merge_method"]),
+        "stacks": _stacks(),
         "reference": _reference(),
         "parameters": _object(_parameters(), required=[]),
         "setting": _setting(),
         "gene": _gene(),
     }
+
+
+def _stacks() -> dict[str, Any]:
+    pair = {"type": "array", "minItems": 2, "maxItems": 2}
+    named = _ref("reference") | {"description": "a model, or $stage.best, $stage.top3"}
+    return _object(
+        {
+            "merge_method": {"const": STACK},
+            "base_model": named | {"description": "gives embeddings, norm, head and both ends"},
+            "models": _list(_object({"model": named}, required=["model"])),
+            "repeats": {"type": "integer", "minimum": 1, "description": "default 2"},
+            "layers": pair | {"items": {"type": "integer"}, "description": "fewest and most"},
+            "gains": pair | {"items": {"type": "number"}, "description": "range of the scales"},
+            "scale_mode": {"enum": list(SCALE_MODES)},
+            "dtype": {"enum": list(DTYPES)},
+        },
+        required=["merge_method", "models"],
+    )
 
 
 def _reference() -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _strategy(
             )
         return lambda _: StackGa(space, first_paths(space), seed=seed, population=population)
     if algorithm == "ga":
-        bits = space.bits if isinstance(space, StackSpace) else 0
+        bits = space.bits if isinstance(space, StackSpace) else range(0)
         return lambda start: Ga(start, bits=bits, seed=seed, population=population)
     if isinstance(space, StackSpace):
         start = paper_start(space, config.sigma)

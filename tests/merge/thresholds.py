@@ -69,19 +69,32 @@ def selected(variance: Array, topk: float) -> int:
 
 
 def near_ties(variance: Array, count: int) -> Bools:
-    """The variances of one leading digit of which only some are among the `count` largest."""
+    """The variances of one leading digit of which only some are among the `count` largest.
+
+    Where rounding decides which digit some of them have, those, and all of the digit.
+    """
     if not 0 < count < np.count_nonzero(variance):
         return np.zeros(variance.size, dtype=bool)
-    return tied(digits(variance), count)
+    exact = digits(variance)
+    if not on_an_edge(variance, count):
+        return tied(exact, count)
+    edge = -np.partition(-exact, count - 1)[count - 1]
+    return np.asarray((np.abs(exact - edge) <= 1) & ((exact == edge) | _rounded(variance)))
 
 
 def on_an_edge(variance: Array, count: int) -> bool:
     """Whether rounding decides which leading digit a variance at the threshold has."""
     if not 0 < count < np.count_nonzero(variance):
         return False
-    edge = -np.partition(-digits(variance), count - 1)[count - 1]
+    exact = digits(variance)
+    edge = -np.partition(-exact, count - 1)[count - 1]
+    return bool((_rounded(variance) & (np.abs(exact - edge) <= 1)).any())
+
+
+def _rounded(variance: Array) -> Bools:
+    """The variances whose leading digit depends on rounding."""
     low, high = (digits(variance * (1 + side * _NEAR)) for side in (-1, 1))
-    return bool(((low != high) & ((low == edge) | (high == edge) | (low == edge - 1))).any())
+    return np.asarray(low != high)
 
 
 def digits(variance: Array) -> Array:

@@ -12,11 +12,14 @@ import pytest
 from evomerge import yaml12
 from evomerge.report.summary import (
     Comparison,
+    DepthPoint,
     DepthProfile,
     GenerationPoint,
     ModelRow,
+    RouteStop,
     RunSummary,
     Spending,
+    StageLine,
 )
 from evomerge.score import TaskScore
 
@@ -137,7 +140,7 @@ def summary() -> RunSummary:
         dimensions=24,
         split_sizes=(("search", 3000), ("selection", 1250), ("holdout", 750)),
         minibatch=40,
-        spending=Spending(180, 180, 2, 25_950, 30_000, 203.4, 28_800.0, 61.2, 131.9),
+        spending=Spending(180, 180, 2, 0, 25_950, 30_000, 203.4, 28_800.0, 61.2, 131.9),
         history=make_history(15),
         baselines=baselines,
         selection=selection[5:],
@@ -151,6 +154,9 @@ def summary() -> RunSummary:
             DepthProfile(parameter, model, GROUPS, values)
             for (parameter, model), values in VALUES.items()
         ),
+        route=(),
+        stages=(StageLine("", "ties", "cma_es", 24, ""),),
+        depths=(),
         warnings=("11 of 25,950 answers were cut off at max_gen_toks.",),
         versions=(
             ("evomerge", "0.1.0"), ("torch", "2.13.0"), ("transformers", "5.23.0"),
@@ -160,12 +166,42 @@ def summary() -> RunSummary:
 
 
 @pytest.fixture
+def stacked(summary: RunSummary) -> RunSummary:
+    """A finished run of two stages whose winner is a stack with a repeated block and a scale."""
+    layers = [(READ, i) for i in range(18)] + [(WRITE, i) for i in range(12, 24)]
+    layers += [(READ, i) for i in range(20, 30)]
+    route = tuple(
+        RouteStop(model, layer, 1.15 if place == 18 else 1.0)
+        for place, (model, layer) in enumerate(layers)
+    )
+    tried = [DepthPoint(40 + i, 28 + i % 9, 0.6 + 0.02 * (i % 5), "search") for i in range(40)]
+    judged = [
+        DepthPoint(row.candidate, 40 if row.kind == "winner" else 30, row.fitness, row.kind)
+        for row in summary.holdout
+    ]
+    return replace(
+        summary,
+        method="stack",
+        algorithm="stack_ga",
+        dimensions=240,
+        profiles=(),
+        route=route,
+        stages=(
+            StageLine("ps", "ties", "cma_es", 24, "On the selection items merge 90 beat READ."),
+            StageLine("dfs", "stack", "stack_ga", 240, summary.verdict),
+        ),
+        depths=(*tried, *judged),
+        spending=replace(summary.spending, rejected=12),
+    )
+
+
+@pytest.fixture
 def running(summary: RunSummary) -> RunSummary:
     """The same run after its third generation."""
     return replace(
         summary,
         state="running",
-        spending=Spending(44, 180, 0, 4_160, 30_000, 41.0, None, 12.0, 27.5),
+        spending=Spending(44, 180, 0, 0, 4_160, 30_000, 41.0, None, 12.0, 27.5),
         history=summary.history[:3],
         selection=(),
         holdout=(),

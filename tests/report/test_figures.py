@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from evomerge.report.depth import depth_plot
 from evomerge.report.drawing import spread
 from evomerge.report.plots import comparison_plot, history_plot
+from evomerge.report.stacks import layers_plot, route_plot
 from evomerge.report.summary import DepthProfile, RunSummary
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -191,3 +192,11 @@ def test_spread_leaves_distant_labels_alone_and_centres_crowded_ones() -> None:
     np.testing.assert_allclose(spread(apart, 0.1, 0.0, 1.0), apart, rtol=0, atol=1e-12)
     together = spread(np.array([0.5, 0.5, 0.5]), 0.1, 0.0, 1.0)
     np.testing.assert_allclose(together, [0.4, 0.5, 0.6], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("plot", [route_plot, layers_plot])
+def test_figures_of_stacks(plot: Plot, stacked: RunSummary, summary: RunSummary) -> None:
+    svg = plot(stacked)
+    assert ElementTree.fromstring(svg).tag == f"{SVG}svg"
+    assert svg == plot(stacked)
+    assert plot(summary) == ""

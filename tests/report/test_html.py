@@ -10,7 +10,7 @@ import pytest
 from evomerge.report.html import render_report
 from evomerge.report.summary import DepthProfile, ModelRow, RunSummary
 
-CASES = ["summary", "running", "unverified", "not_better", "two_tasks"]
+CASES = ["summary", "running", "unverified", "not_better", "two_tasks", "stacked"]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -167,3 +167,13 @@ def test_figures_follow_the_theme_of_the_page(summary: RunSummary) -> None:
     assert {"--fig-ink", "--fig-card", "--fig-accent", "--fig-series-0"} <= used
     dark = css[css.index("prefers-color-scheme: dark") : css.index("box-sizing")]
     assert used - {"--fig-card"} <= set(re.findall(r"(--fig-[\w-]+):", dark))
+
+
+def test_a_stack_shows_its_path_its_depth_and_its_stages(stacked: RunSummary) -> None:
+    page = Page(render_report(stacked))
+    assert {"Stage after stage", "Accuracy against depth", "The path of the result"} <= set(
+        page.texts["h2"]
+    )
+    assert "\u00d71.15" in page.texts["svg"][-1]
+    assert any("12 rejected unscored" in text for text in page.texts["main"])
+    assert "What the result looks like inside" not in page.texts["h2"]

@@ -52,7 +52,7 @@ class FakeWorker:
             return Failed("non-finite weights", "tensor 'x' has NaN")
         quality = 0.5 if spec.flat else self._quality(assignment)
         results = tuple(
-            TaskOutcomes(task, tuple(ItemOutcome(i, float(_draw(i) < quality)) for i in items))
+            TaskOutcomes(task, tuple(ItemOutcome(i, float(draw(i) < quality)) for i in items))
             for task, items in assignment.items.tasks
         )
         return Scored(results, 0.001, 0.01)
@@ -74,7 +74,7 @@ class FakeWorker:
         return 0.95 / (1.0 + 0.4 * distance)
 
 
-def _draw(item: str) -> float:
+def draw(item: str) -> float:
     return int(hashlib.sha256(item.encode()).hexdigest()[:8], 16) / 2**32
 
 
