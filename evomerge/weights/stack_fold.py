@@ -29,7 +29,7 @@ def folded(recipe: Recipe, model_type: str) -> Recipe:
         A `passthrough` recipe. Embeddings are those of its first slice's model, norm and head those
         of its last slice's: where these are not the donor, an empty slice of the donor is put
         there. Coefficients are exact up to the rounding of float64; tensors are rounded when they
-        are stored.
+        are stored. What nested recipes make are parents like others here.
 
     Raises:
         PreflightFailed: it has scales, and the family has no rule for them.
@@ -49,7 +49,6 @@ def folded(recipe: Recipe, model_type: str) -> Recipe:
         dtype=recipe.dtype,
         out_dtype=recipe.out_dtype,
         chat_template=recipe.chat_template,
-        nested=recipe.nested,
     )
 
 
