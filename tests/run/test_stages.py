@@ -95,7 +95,10 @@ def test_the_second_stage_stacks_the_winner_of_the_first(tmp_path: Path) -> None
     nested = dict(candidates[first].recipe.nested)
     assert nested == {"$one.best": winner.recipe}
     assert candidates[first].recipe.stored_models() == ("base", "a", "b")
-    assert holdout == {finished.winner.id, first, first + 1}
+    labels = {candidates[number].origin for number in holdout}
+    assert finished.winner.id in holdout
+    assert {"winner of stage one", "a", "b", "base", "TIES 0.5"} <= labels
+    assert len(holdout) == len({candidates[number].origin for number in holdout})
     generations = [c.generation for c in candidates.values() if c.generation >= 0]
     later = [c.generation for c in candidates.values() if c.generation >= 0 and c.id >= first]
     assert min(later) > max(g for g in generations if g < min(later)) >= 3
