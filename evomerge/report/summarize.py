@@ -321,7 +321,8 @@ def _depths(run: _Run, rows: Iterable[ModelRow]) -> tuple[DepthPoint, ...]:
         DepthPoint(n, layers(n), run.objective.fitness(found), "search")
         for n, found in tried.items()
     ]
-    points += [DepthPoint(r.candidate, layers(r.candidate), r.fitness, r.kind) for r in rows]
+    stacks = (r for r in rows if run.candidates[r.candidate].recipe.merge_method == STACK)
+    points += [DepthPoint(r.candidate, layers(r.candidate), r.fitness, r.kind) for r in stacks]
     return tuple(points)
 
 
