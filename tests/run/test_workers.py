@@ -15,10 +15,12 @@ from evomerge.errors import BuildFailed, InvalidInput
 from evomerge.evaluate.catalog import load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.recipe import Parameters, Recipe, Source
+from evomerge.run.benches import Probe
 from evomerge.run.pool import Answer
 from evomerge.run.pools.local import local_pool
 from evomerge.run.workers import Worker, WorkerSpec
 from evomerge.score import ItemOutcome, TaskGoal, TaskOutcomes
+from evomerge.stack import Segment, recipe_of
 from tests import models
 
 TASK = """\
@@ -262,3 +264,45 @@ def test_a_worker_whose_parent_is_missing_says_so(spec: WorkerSpec) -> None:
 def results(outcome: object) -> tuple[TaskOutcomes, ...]:
     assert isinstance(outcome, Scored), outcome
     return outcome.results
+
+
+def stack(*segments: Segment, nested: tuple[tuple[str, Recipe], ...] = ()) -> Recipe:
+    return recipe_of(
+        segments, donor=segments[0].model, scale_mode="stream", dtype=None, nested=nested
+    )
+
+
+@pytest.mark.usefixtures("own_cache", "restored_threads")
+def test_a_real_worker_scores_stacks_and_merges_in_turn(
+    spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
+    worker = replace(spec, cost="layers")()
+    ids = load_catalog(spec.evaluator).items["order"]
+    parent = worker.evaluate(assignment(linear(1.0), ids))
+    alone = worker.evaluate(assignment(stack(Segment("a", 0, 2)), ids))
+    assert isinstance(alone, Scored)
+    assert alone.results[0] == results(parent)[0]
+    assert alone.results[1] == TaskOutcomes("cost", (ItemOutcome("layers", 1.0),))
+    longer = worker.evaluate(
+        assignment(stack(Segment("a", 0, 2), Segment("b", 0, 1, 1.2), Segment("a", 1, 2)), ids)
+    )
+    assert results(longer)[1].outcomes[0].value == pytest.approx(2.0)
+    mixed = (("$one.best", linear(0.3)),)
+    of_merge = worker.evaluate(assignment(stack(Segment("$one.best", 0, 2), nested=mixed), ids))
+    assert results(of_merge)[0] == results(worker.evaluate(assignment(linear(0.3), ids)))[0]
+
+
+@pytest.mark.usefixtures("own_cache", "restored_threads")
+def test_a_stack_whose_prompts_become_unlikely_is_rejected(spec: WorkerSpec) -> None:
+    ids = load_catalog(spec.evaluator).items["order"]
+    items = ItemSelection((("order", ids[:4]),))
+    other = stack(Segment("a", 0, 1), Segment("b", 0, 1, 1.3))
+    strict, generous = (replace(spec, probe=Probe(items, margin))() for margin in (-50.0, 50.0))
+    outcome = strict.evaluate(assignment(other, ids))
+    assert isinstance(outcome, Failed)
+    assert outcome.rejected
+    assert "than with 'a' alone (at most -50)" in outcome.message
+    scored = [generous.evaluate(assignment(other, ids)) for _ in range(2)]
+    assert results(scored[0]) == results(scored[1])
+    assert results(scored[0]) == results(spec().evaluate(assignment(other, ids)))
