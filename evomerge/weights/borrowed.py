@@ -33,7 +33,7 @@ def read_config(directory: Path) -> PreTrainedConfig:
 
 def kinds_in(config: PreTrainedConfig) -> Kinds:
     """What kind each layer is of."""
-    lists = [getattr(config, key, None) for key in PER_LAYER_KEYS]
+    lists = [vars(config).get(key) for key in PER_LAYER_KEYS]
     return tuple(
         tuple(None if found is None else found[layer] for found in lists)
         for layer in range(config.num_hidden_layers)
@@ -45,7 +45,7 @@ def with_layers(config: PreTrainedConfig, kinds: Kinds) -> PreTrainedConfig:
     changed = copy.deepcopy(config)
     changed.num_hidden_layers = len(kinds)
     for key, entries in zip(PER_LAYER_KEYS, zip(*kinds, strict=True), strict=True):
-        if getattr(config, key, None) is not None:
+        if vars(config).get(key) is not None:  # some classes compute the list from the count
             setattr(changed, key, list(entries))
     return changed
 

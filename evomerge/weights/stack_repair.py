@@ -122,7 +122,7 @@ def repair_of(pool: ParentPool, models: Iterable[str]) -> Repair:
     names = sorted({name for shapes in own.values() for name in shapes})
     found = {n: {m: s[n] for m, s in own.items() if n in s} for n in names}
     biases = {b for b in names if _is_repairable_bias(rule, b) and len(found[b]) < len(own)}
-    unequal = {name for name, by_model in found.items() if len(set(by_model.values())) > 1}
+    unequal = any(len(set(by_model.values())) > 1 for by_model in found.values())
     shapes: dict[str, Shape] = {}
     problems: list[str] = []
     for name, by_model in found.items():
@@ -135,6 +135,8 @@ def repair_of(pool: ParentPool, models: Iterable[str]) -> Repair:
             )
         else:
             shapes[name] = common
+    # Only a narrow model may have the bias: it becomes as long as its weight.
+    shapes |= {n: shapes[_weight_of(n)][:1] for n in shapes if _is_repairable_bias(rule, n)}
     return Repair(rule, shapes, frozenset(biases), bool(biases or unequal), tuple(problems))
 
 
@@ -170,6 +172,10 @@ def _layer_shapes(parent: Parent) -> dict[str, Shape]:
 def _is_repairable_bias(rule: RepairRule | None, name: str) -> bool:
     modules = () if rule is None else (m for group in rule.biased.values() for m in group)
     return any(name == f"{module}.bias" for module in modules)
+
+
+def _weight_of(bias: str) -> str:
+    return f"{bias.removesuffix('bias')}weight"
 
 
 def _common(rule: RepairRule | None, name: str, shapes: set[Shape]) -> Shape | None:
