@@ -55,9 +55,8 @@ def test_what_is_not_finite_is_stored(dtype: torch.dtype) -> None:
 
 def test_a_merge_of_float64_rounds_once() -> None:
     x = torch.tensor([1.0 + 2.0**-8 + 2.0**-40], dtype=torch.float64)
-    out = merge(
-        "passthrough", Parents(None, (x,), (0,)), Values({}, ({"scale": 1.0},)), torch.bfloat16
-    )
+    values = Values({}, ({"scale": 1.0, "shift": 0.0},))
+    out = merge("passthrough", Parents(None, (x,), (0,)), values, torch.bfloat16)
     assert float(out) == 1.0 + 2.0**-7
 
 

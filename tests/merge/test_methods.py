@@ -65,17 +65,29 @@ def test_linear(data: st.DataObject, parents: Parents, dtype: torch.dtype) -> No
     reference.check(out, want)
 
 
-@given(
-    parents=cases.parents(base=False, high=1),
-    scale=st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-2.0, 2.0)),
-    dtype=out_dtypes,
-)
+_FACTORS = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-2.0, 2.0))
+
+
+@given(parents=cases.parents(base=False, high=1), scale=_FACTORS, shift=_FACTORS, dtype=out_dtypes)
 @settings(deadline=None, max_examples=40)
-def test_passthrough(parents: Parents, scale: float, dtype: torch.dtype) -> None:
-    out = merge("passthrough", parents, Values({}, ({"scale": scale},)), dtype)
-    reference.check(out, reference.weighted_sum(parents, [scale]))
-    if scale == 1.0:
+def test_passthrough(parents: Parents, scale: float, shift: float, dtype: torch.dtype) -> None:
+    values = Values({}, ({"scale": scale, "shift": shift},))
+    out = merge("passthrough", parents, values, dtype)
+    ones = torch.ones_like(parents.others[0])
+    both = Parents(None, (parents.others[0], ones), (0, 1))
+    reference.check(out, reference.weighted_sum(both, [scale, shift]))
+    if (scale, shift) == (1.0, 0.0):
         assert torch.equal(out, parents.others[0].to(dtype))
+
+
+def test_a_shift_is_added_before_the_only_rounding() -> None:
+    # 2^-9 is half of what bfloat16 can tell from 1; added after a rounding it would be lost.
+    parents = Parents(None, (torch.tensor([2.0**-9], dtype=torch.bfloat16),), (0,))
+    values = Values({}, ({"scale": 1.5, "shift": 1.0},))
+    assert float(merge("passthrough", parents, values, torch.float32)) == 1.0 + 1.5 * 2.0**-9
+    assert float(merge("passthrough", parents, values, torch.bfloat16)) == 1.0
+    doubled = Values({}, ({"scale": 3.0, "shift": 1.0},))
+    assert float(merge("passthrough", parents, doubled, torch.bfloat16)) == 1.0 + 2.0**-7
 
 
 @given(parents=cases.parents(high=1), t=st.floats(-0.5, 1.5), dtype=out_dtypes)
