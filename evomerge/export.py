@@ -23,13 +23,13 @@ from evomerge.report.card import render_card
 from evomerge.report.summarize import summarize
 from evomerge.run.directory import model_root, read_resolved
 from evomerge.run.ledger import LedgerReader
-from evomerge.score import TaskOutcomes
+from evomerge.score import COST_TASK, TaskOutcomes
 from evomerge.stack import path_of
-from evomerge.weights.cost import COST_TASK
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.saved import best_device, load_saved
+from evomerge.weights.stack_mergekit import mergekit_form
 from evomerge.weights.writer import write_model
 
 _ROUNDED_SHARE = 0.05
@@ -62,8 +62,15 @@ def recipe_text(candidate: Candidate, root: Path) -> str:
 
 
 def mergekit_text(candidate: Candidate, root: Path) -> str:
-    """The same for mergekit, which rounds after every step unless it is told to work in float32."""
-    recipe = _renamed(candidate.recipe, lambda model: _absolute(model, root))
+    """The same for mergekit, which rounds after every step unless it is told to work in float32.
+
+    Raises:
+        PreflightFailed: mergekit cannot express the recipe, a stack.
+    """
+    recipe = candidate.recipe
+    if recipe.merge_method == STACK:
+        recipe = mergekit_form(recipe, ParentPool.open(recipe.stored_models(), root))
+    recipe = _renamed(recipe, lambda model: _absolute(model, root))
     if recipe.storage_dtype not in (None, "float32", "float64"):
         recipe = replace(recipe, dtype="float32", out_dtype=recipe.storage_dtype)
     return dump_recipe(recipe)

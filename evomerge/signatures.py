@@ -128,7 +128,10 @@ _ALL = (
         Base.IGNORED,
         1,
         1,
-        (Parameter("scale", Scope.MODEL, float, 1.0, "factor on the tensor"),),
+        (
+            Parameter("scale", Scope.MODEL, float, 1.0, "factor on the tensor"),
+            Parameter("shift", Scope.MODEL, float, 0.0, "what is added after that"),
+        ),
         "copies one model",
     ),
     Signature(

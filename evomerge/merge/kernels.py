@@ -165,8 +165,7 @@ class Kernels(Protocol):
         """Write base + scale (sum of f_i s_i with the elected sign) / (sum of their weights).
 
         The sign of sum_i f_i s_i wins, an exact zero elects plus, a zero never agrees; weights that
-        sum to 0 count as 1. Without `weights` nothing is divided. Divided is by multiplying with
-        the rounded reciprocal, of which there are only 2^K.
+        sum to 0 count as 1. Without `weights` nothing is divided.
         """
         ...
 
@@ -175,8 +174,8 @@ class Kernels(Protocol):
     ) -> None:
         """Write base + (sum of c_i d_i with the elected sign) / (sum of their c_i).
 
-        Only where the variance of the d_i over i is `selected`; the sign of sum_i d_i wins,
-        divisors below 1e-6 count as 1e-6, and dividing is as for `add_elected`.
+        Only where the variance of the d_i over i is `selected`; the sign of sum_i d_i wins, and
+        divisors below 1e-6 count as 1e-6.
         """
         ...
 

@@ -13,7 +13,7 @@ from evomerge.merge.method import MergeMethod
 from evomerge.merge.nearswap import NearSwap
 from evomerge.merge.ram import Ram, ram, ramplus
 from evomerge.merge.sce import Sce
-from evomerge.merge.span import SpanOfParents, WeightedSum, linear, passthrough, slerp
+from evomerge.merge.span import ScaledCopy, SpanOfParents, WeightedSum, linear, slerp
 from evomerge.merge.task_vector_span import SpanOfTaskVectors
 from evomerge.merge.task_vectors import SignElection, TaskVectorSum
 from evomerge.merge.trimming import Everything, LargestShare, MiddleShare
@@ -28,7 +28,7 @@ def merge_methods(kernels: Kernels) -> Mapping[str, MergeMethod]:
     return MappingProxyType(
         {
             "linear": WeightedSum(linear, kernels),
-            "passthrough": WeightedSum(passthrough, kernels),
+            "passthrough": ScaledCopy(kernels),
             "slerp": SpanOfParents(slerp, kernels),
             "task_arithmetic": TaskVectorSum(Everything(), kernels),
             "ties": SignElection(LargestShare(kernels), kernels),

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
+import torch
 from torch import Tensor
 
+from evomerge.merge.blockwise.walk import block_length
 from evomerge.merge.gram import Gram, GramStatistic, Matrix
 from evomerge.merge.kernels import Kernels
 from evomerge.merge.method import NOTHING_TO_LEARN, Parents, State, Statistic, Values
@@ -55,6 +57,38 @@ class WeightedSum:
 
 
 @final
+class ScaledCopy:
+    """The only parent times its scale, plus its shift."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+
+    def statistic(self, values: Values) -> Statistic:  # noqa: ARG002 - whatever they are
+        """Nothing."""
+        return NOTHING_TO_LEARN
+
+    def merge(
+        self,
+        parents: Parents,
+        state: State,  # noqa: ARG002 - None
+        values: Values,
+        out: Tensor,
+    ) -> None:
+        """Write scale x + shift; see `MergeMethod.merge`."""
+        (scale,), (shift,) = values.numbers("scale"), values.numbers("shift")
+        (parent,), flat = parents.flat, out.view(-1)
+        if shift == 0.0:
+            self._kernels.weighted_sum((parent,), (scale,), 1.0, flat)
+            return
+        length = block_length(len(flat), flat.device)
+        one_B = torch.ones(length, dtype=working_dtype((parent,)), device=flat.device)
+        for start in range(0, len(flat), length):
+            block = slice(start, start + length)
+            pair = (parent[block], one_B[: len(flat[block])])
+            self._kernels.weighted_sum(pair, (scale, shift), 1.0, flat[block])
+
+
+@final
 class SpanOfParents:
     """A method whose coefficients depend on the norms of the parents and their angles."""
 
@@ -80,11 +114,6 @@ def linear(values: Values) -> Coefficients:
     Wortsman et al. 2022, Model soups, arXiv:2203.05482, section 2 (there with equal weights).
     """
     return Coefficients(values.numbers("weight"), values.flag("normalize"))
-
-
-def passthrough(values: Values) -> Coefficients:
-    """The only parent times its scale."""
-    return Coefficients(values.numbers("scale"))
 
 
 def slerp(values: Values, gram_PP: Matrix) -> Coefficients:

@@ -15,24 +15,22 @@ from typing import Any
 import psutil
 import torch
 
-from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.errors import InvalidInput
 from evomerge.evaluate.catalog import Catalog, load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
-from evomerge.recipe import STACK, Recipe
+from evomerge.recipe import Recipe
 from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
 from evomerge.run.workers import WorkerSpec
-from evomerge.score import Objective, TaskGoal
+from evomerge.score import COST_TASK, Objective, TaskGoal
 from evomerge.seeding import derive
 from evomerge.space import SearchSpace
-from evomerge.weights.cost import COST_TASK
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
-from evomerge.weights.stack_compatibility import stack_problems
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
 SMALL_HOLDOUT = 250
@@ -100,7 +98,7 @@ def build_run(
         evaluator,
         file.threads,
         built,
-        _probe(file, splits),
+        _probe(file, stages, splits),
         None if file.objective.cost is None else file.objective.cost.measure,
     )
     resolved = _resolved(file, path, plan, stages, catalog, parents)
@@ -135,12 +133,15 @@ def _plan(
     )
 
 
-def _probe(file: SpaceFile, splits: Splits) -> Probe:
-    """Some search items of every task, the same for the whole run."""
+def _probe(file: SpaceFile, stages: Sequence[Stage], splits: Splits) -> Probe | None:
+    """Some search items of every task, the same for the whole run; None without stacks."""
+    margins = [file.strategy_of(s.config).margin for s in stages if s.settings is not None]
+    if not margins:
+        return None
     items = minibatch(
         splits.search, _PROBED, generation=0, seed=derive(file.seed, "prompt likelihood")
     )
-    return Probe(items, file.strategy.margin)
+    return Probe(items, min(margins))
 
 
 def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
@@ -148,16 +149,10 @@ def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
 
     Results of nested recipes are made where they do not exist yet.
     """
-    parents = ParentPool.open(recipe.stored_models(), root)
-    if recipe.merge_method != STACK:
-        parents.check_recipe(recipe)
-        parents.check_finite(parents.models)
-        return parents
+    stored = ParentPool.open(recipe.stored_models(), root)
+    parents = opened(recipe, stored).only(recipe.referenced_models())
+    parents.check_recipe(recipe)
     parents.check_finite(parents.models)
-    parents = opened(recipe, parents)
-    problems = stack_problems(parents, recipe.donor, recipe.referenced_models())
-    if problems:
-        raise PreflightFailed(problems)
     return parents
 
 

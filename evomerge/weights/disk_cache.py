@@ -104,7 +104,7 @@ class DiskCache:
     def _enter_lock(self, key: str, stack: ExitStack) -> bool:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(self.directory / f".{key}.lock"))
+            stack.enter_context(locked(self.directory / f".{key}.lock"))
         except OSError as error:
             self._warn(error.strerror or str(error))
             return False
@@ -167,7 +167,7 @@ def _limit(text: str | None) -> float:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; it is removed afterwards, and by nobody but its holder."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

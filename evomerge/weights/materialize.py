@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from typing import final
 
@@ -16,7 +16,7 @@ from evomerge.merge.choose import choose_kernels
 from evomerge.merge.kernels import Kernels
 from evomerge.merge.method import MergeMethod, Parents, Values
 from evomerge.merge.methods import merge_methods
-from evomerge.recipe import Recipe
+from evomerge.recipe import STACK, Recipe
 from evomerge.seeding import derive
 from evomerge.signatures import SIGNATURES, Signature
 from evomerge.weights.compatibility import capped
@@ -25,32 +25,12 @@ from evomerge.weights.expansion import Input, Target, expand
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.learned import Learned
 from evomerge.weights.parts import Part, parts_of
+from evomerge.weights.planned import PlannedTensor
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.recipe_rules import validate_recipe
+from evomerge.weights.stack_plan import planned_stack
 from evomerge.weights.values import ValueLookup
 from evomerge.weights.vocabulary_rows import AlignedRows
-
-
-@dataclass(frozen=True)
-class PlannedTensor:
-    """One tensor of a merged model that is computed when it is asked for."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    _write: Callable[[Tensor], None] = field(repr=False, compare=False)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-    def write(self, out: Tensor) -> None:
-        """Compute the tensor into `out`: contiguous, on the CPU, of this shape and dtype."""
-        assert tuple(out.shape) == self.shape, "out has another shape than planned"
-        assert out.dtype == self.dtype, "out has another dtype than planned"
-        assert out.is_contiguous(), "out must be contiguous"
-        self._write(out)
 
 
 @dataclass(frozen=True)
@@ -111,6 +91,8 @@ class Materializer:
         problems = validate_recipe(recipe)
         if problems:
             raise InvalidInput(problems)
+        if recipe.merge_method == STACK:
+            return planned_stack(recipe, self.pool, self.plan)
         work = self._work_of(recipe)
         lookup = ValueLookup(recipe)
         method = self._methods[recipe.merge_method]

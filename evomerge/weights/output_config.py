@@ -7,18 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evomerge.recipe import Recipe
+from evomerge.recipe import STACK, Recipe
 from evomerge.weights.companion_files import with_moved_ids
+from evomerge.weights.family_config import PER_LAYER_KEYS, kinds_of_layers
 from evomerge.weights.layout import LAYER_COUNT_KEYS, is_head, text_config
 from evomerge.weights.model_config import VOCABULARY_KEYS, is_causal, is_multimodal
 from evomerge.weights.parts import parts_of
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.stack_repair import repaired_settings
 
 if TYPE_CHECKING:
-    from evomerge.weights.materialize import PlannedTensor
-
-PER_LAYER_KEYS = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers")
-"""Lists with one entry per layer; they are cut and repeated along with the layers."""
+    from evomerge.weights.planned import PlannedTensor
 
 
 def output_dtype(planned: Iterable[PlannedTensor]) -> str:
@@ -45,6 +44,9 @@ def output_config(
             level["dtype"] = output_dtype(planned)
         _set_vocabulary(level, recipe, pool)
     _set_layers(text, recipe, pool)
+    if recipe.merge_method == STACK:
+        text.update(repaired_settings(recipe, pool))
+        text["use_cache"] = True
     has_head = any(is_head(tensor.name) for tensor in planned)
     donor = pool.parent(recipe.donor)
     # Encoder-decoders scale what a tied head sees: there the flag is more than a way to store.
@@ -79,14 +81,10 @@ def _set_layers(text: dict[str, Any], recipe: Recipe, pool: ParentPool) -> None:
         if key in text:
             text[key] = sum(end - start for start, end in ranges)
     for key in PER_LAYER_KEYS if firsts else ():
-        if isinstance(text.get(key), list):
+        kinds = {s.model: kinds_of_layers(pool.config(s.model), key) or [] for s in firsts}
+        if isinstance(text.get(key), list) or any(len(set(found)) > 1 for found in kinds.values()):
             text[key] = [
                 entry
                 for source, (start, end) in zip(firsts, ranges, strict=True)
-                for entry in _per_layer(pool.config(source.model), key)[start:end]
+                for entry in kinds[source.model][start:end]
             ]
-
-
-def _per_layer(config: Mapping[str, Any], key: str) -> list[Any]:
-    entries = text_config(config).get(key)
-    return entries if isinstance(entries, list) else []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.model_reference import ModelReference
-from evomerge.recipe import Recipe
+from evomerge.recipe import STACK, Recipe
 from evomerge.signatures import did_you_mean
 from evomerge.tokenizer_policy import TokenizerPolicy
 from evomerge.weights.adapted_checkpoint import AdaptedCheckpoint
@@ -29,6 +29,7 @@ from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import Layout
 from evomerge.weights.parts import parts_of
 from evomerge.weights.references import locate
+from evomerge.weights.stack_compatibility import models_of, stack_problems
 from evomerge.weights.vocabulary import Alignment, Words, align
 from evomerge.weights.vocabulary_file import Vocabulary, read_vocabulary
 
@@ -76,6 +77,20 @@ class ParentPool:
         if failures:
             raise PreflightFailed(lines)
         return ParentPool(parents)
+
+    def only(self, models: Iterable[str]) -> ParentPool:
+        """A pool of these of the parents.
+
+        Raises:
+            InvalidInput: one of them was not opened.
+        """
+        return ParentPool({model: self.parent(model) for model in models})
+
+    def extended(self, folders: Mapping[str, Path]) -> ParentPool:
+        """A pool with the models in `folders`, too, under these names; raises like `open`."""
+        opened = {name: Checkpoint.open(folder) for name, folder in folders.items()}
+        more = {name: Parent(name, c, Layout.of(c.infos())) for name, c in opened.items()}
+        return ParentPool({**self._parents, **more})
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -186,6 +201,9 @@ class ParentPool:
         problems = self.problems(models, models[0], tokenizer, sliced=sliced) if models else []
         if problems:
             raise PreflightFailed(problems)
+        self._tell_notices()
+
+    def _tell_notices(self) -> None:
         for parent in self._parents.values():
             for line in parent.checkpoint.notices:
                 _LOG.warning("%s", line)
@@ -199,6 +217,12 @@ class ParentPool:
             PreflightFailed: with one line per incompatibility.
             InvalidInput: a tokenizer file is damaged.
         """
+        if recipe.merge_method == STACK:
+            problems = stack_problems(self, recipe.donor, models_of(recipe))
+            if problems:
+                raise PreflightFailed(problems)
+            self._tell_notices()
+            return
         if not recipe.modules:
             self.check(recipe.tokenizer, sliced=bool(recipe.slices))
             self.alignment(recipe)

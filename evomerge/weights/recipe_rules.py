@@ -28,8 +28,6 @@ def validate_recipe(recipe: Recipe) -> list[str]:
     for where, parameters, scopes in _scopes(recipe):
         problems += _parameter_problems(where, parameters, scopes, signature)
     problems += _stack_problems(recipe) if recipe.merge_method == STACK else []
-    if recipe.nested and recipe.merge_method != STACK:
-        problems.append("recipes: only a stack can use the results of other recipes: remove them")
     for name, inner in recipe.nested:
         problems += [f"recipes.{name}: {line}" for line in validate_recipe(inner)]
     return problems + _missing_problems(recipe, signature)
@@ -53,6 +51,8 @@ def _stack_problems(recipe: Recipe) -> list[str]:
             lines.append(f"slices[{index}]: scale: expected one number: remove filters, gradients")
         elif index == 0 and any(setting.at("", 0.0) != 1 for setting in settings):
             lines.append("slices[0]: scale: the first slice must have 1: remove the scale")
+    if recipe.tokenizer is not None:
+        lines.append("tokenizer: a stack has its donor's (base_model): remove the tokenizer")
     if recipe.parameters.get("scale") is not None:
         lines.append("parameters: scale: expected one per slice: move it to the slices")
     return lines

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import get_ident
 from typing import final
 
@@ -15,7 +13,6 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,13 +20,15 @@ from transformers import (
 
 from evomerge.errors import BuildFailed, PreflightFailed
 from evomerge.recipe import Recipe
-from evomerge.weights.companion_files import generation_settings, write_tokenizer
+from evomerge.weights.companion_files import generation_settings
 from evomerge.weights.finite import assert_finite
 from evomerge.weights.layout import is_head, is_token_embedding
-from evomerge.weights.materialize import Materializer, PlannedTensor
+from evomerge.weights.materialize import Materializer
 from evomerge.weights.model_config import causal_problem
 from evomerge.weights.output_config import output_config
+from evomerge.weights.planned import PlannedTensor
 from evomerge.weights.quiet import quiet_loading
+from evomerge.weights.saved import tokenizer_of
 
 _SHOWN = 5
 
@@ -60,12 +59,7 @@ class ResidentModel:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that the recipe asks for, as a saved model would have it, read once."""
-        with TemporaryDirectory(prefix="evomerge-tokenizer-") as folder:
-            write_tokenizer(self._donor_recipe, self._materializer.pool, Path(folder))
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-        return tokenizer
+        return tokenizer_of(self._donor_recipe, self._materializer.pool)
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:

@@ -1,8 +1,9 @@
-"""Loads a finished Hugging Face model from disk, as any user of it would."""
+"""Loads a finished Hugging Face model or tokenizer from disk, as any user of it would."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import (
@@ -13,8 +14,11 @@ from transformers import (
 )
 
 from evomerge.errors import PreflightFailed
+from evomerge.recipe import Recipe
 from evomerge.weights.checkpoint import Checkpoint
+from evomerge.weights.companion_files import write_tokenizer
 from evomerge.weights.model_config import causal_problem
+from evomerge.weights.pool import ParentPool
 from evomerge.weights.quiet import quiet_loading
 
 
@@ -36,10 +40,21 @@ def load_saved(directory: Path, device: str) -> tuple[PreTrainedModel, PreTraine
             local_files_only=True,
             trust_remote_code=False,
         )
+    return model.to(torch.device(device)).eval(), _tokenizer(directory)
+
+
+def tokenizer_of(recipe: Recipe, pool: ParentPool) -> PreTrainedTokenizerBase:
+    """The tokenizer that `recipe` asks for, as its saved model would have it."""
+    with TemporaryDirectory(prefix="evomerge-tokenizer-") as folder:
+        write_tokenizer(recipe, pool, Path(folder))
+        return _tokenizer(Path(folder))
+
+
+def _tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         directory, local_files_only=True, trust_remote_code=False
     )
-    return model.to(torch.device(device)).eval(), tokenizer
+    return tokenizer
 
 
 def best_device() -> str:

@@ -19,8 +19,9 @@ from evomerge.weights.checkpoint import INDEX_FILE, SINGLE_FILE
 from evomerge.weights.companion_files import copy_companions
 from evomerge.weights.finite import assert_finite
 from evomerge.weights.headers import TensorInfo, encode_header
-from evomerge.weights.materialize import Materializer, PlannedTensor
+from evomerge.weights.materialize import Materializer
 from evomerge.weights.output_config import output_config
+from evomerge.weights.planned import PlannedTensor
 
 _METADATA = {"format": "pt"}
 _SPARE_BYTES = 64 * 2**20

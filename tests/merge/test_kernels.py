@@ -14,6 +14,7 @@ from evomerge.merge.blockwise.kernels import BLOCKWISE
 from evomerge.merge.compiled.blocks import BLOCK
 from evomerge.merge.compiled.kernels import COMPILED
 from evomerge.merge.kernels import (
+    ALL_DIGITS,
     EVERYTHING,
     NOTHING,
     Band,
@@ -224,3 +225,24 @@ def test_rounding_to_16_bits_is_torchs(values: list[float]) -> None:
         out = torch.empty(len(values), dtype=dtype)
         COMPILED.weighted_sum((x,), (1.0,), 1.0, out)
         torch.testing.assert_close(out, x.to(dtype), rtol=0.0, atol=0.0, equal_nan=True)
+
+
+@pytest.mark.parametrize("kernels", KERNELS, ids=["blockwise", "compiled"])
+@pytest.mark.parametrize("kind", MASKS)
+def test_nan_in_a_parent_reaches_the_result(kind: str, kernels: Kernels) -> None:
+    plain = _deltas(100, 3, BF16)
+    for index in range(3):
+        others = [other.clone() for other in plain.others]
+        others[index][40] = torch.nan
+        deltas = Deltas(plain.base, tuple(others), _masks(kind, plain))
+        out, seen = torch.empty(100, dtype=torch.bfloat16), []
+        kernels.add_sum(deltas, FACTORS, 1.0, out)
+        seen.append(out.clone())
+        kernels.add_elected(deltas, FACTORS, FACTORS, 1.0, out)
+        seen.append(out.clone())
+        if kind in ("none", "trimmed", "banded"):
+            assert [int(found.isnan().nonzero()[0]) for found in seen] == [40, 40]
+        kernels.add_selected(plain, ALL_DIGITS, (0.5, 0.3, 0.2), out)
+        assert not out.isnan().any()
+        kernels.add_selected(Deltas(plain.base, tuple(others)), Leading(5), (0.5, 0.3, 0.2), out)
+        assert out.isnan().nonzero().flatten().tolist() == [40]

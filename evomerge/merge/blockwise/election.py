@@ -36,7 +36,7 @@ def add_elected_(
         for term_B, weight in zip(terms, weights, strict=True):
             divisor_B.add_(term_B.sign_().mul_(weight))
         absent_B = terms[0].copy_(divisor_B).eq_(0.0)
-        agreeing_B.mul_(divisor_B.add_(absent_B).reciprocal_())
+        agreeing_B.div_(divisor_B.add_(absent_B))
     base_B.add_(agreeing_B.mul_(scale).mul_(sign_B))
 
 
@@ -65,8 +65,7 @@ def add_selected_(
         delta_B.mul_(sign_B).clamp_min_(0.0)
         sum_B.add_(torch.mul(delta_B, share))
         divisor_B.add_(delta_B.sign_().mul_(share))
-    inverse_B = divisor_B.clamp_min_(_TINY_DIVISOR).reciprocal_()
-    change_B = sum_B.mul_(inverse_B).mul_(sign_B)
+    change_B = sum_B.div_(divisor_B.clamp_min_(_TINY_DIVISOR)).mul_(sign_B)
     base_B.add_(change_B.mul_(chosen_B))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, final
 
 import numpy as np
@@ -27,8 +26,6 @@ _VIEWS = {
     torch.bfloat16: torch.uint16,
     torch.float16: torch.int16,
 }
-_FEW = 4
-_TINY_DIVISOR = 1e-6
 _F32, _U32, _I32 = np.float32, np.uint32, np.int32
 
 
@@ -70,9 +67,7 @@ class CompiledKernels:
         if not _fits(deltas.base, *deltas.others, out):
             BLOCKWISE.add_elected(deltas, factors, weights, scale, out)
         elif weights:
-            what = passes.ElectedMean(
-                _floats(factors), _F32(scale), _floats(weights), _inverses(tuple(weights), 0.0)
-            )
+            what = passes.ElectedMean(_floats(factors), _F32(scale), _floats(weights))
             _walk(what, deltas, out)
         else:
             _walk(passes.Elected(_floats(factors), _F32(scale)), deltas, out)
@@ -88,7 +83,6 @@ class CompiledKernels:
             _array(deltas.base),
             _arrays(deltas.others),
             _floats(shares),
-            _inverses(tuple(shares), _TINY_DIVISOR),
             _largest_with(selected.digit - 1),
             _largest_with(selected.digit),
             selected.spare,
@@ -146,25 +140,6 @@ def _arrays(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
 
 def _floats(values: Sequence[float]) -> tuple[np.float32, ...]:
     return tuple(map(_F32, values))
-
-
-@lru_cache(maxsize=256)
-def _inverses(weights: tuple[float, ...], least: float) -> tuple[np.float32, ...]:
-    """One over the sum of each subset of the weights, for few enough of them; 1 over 0 is 1.
-
-    Kept, because most tensors of a model have the same weights.
-
-    Args:
-        weights: in the order of the bits of an index.
-        least: replaces smaller sums.
-    """
-    if len(weights) > _FEW:
-        return ()
-    sums = [_F32(0.0)]
-    for weight in weights:
-        sums += [total + _F32(weight) for total in sums]
-    sums = [max(total, _F32(least)) if least else total for total in sums]
-    return tuple(_F32(1.0) / total if total else _F32(1.0) for total in sums)
 
 
 def _walk(what: Any, deltas: Deltas, out: Tensor) -> None:

@@ -37,15 +37,11 @@ class Elected(NamedTuple):
 
 
 class ElectedMean(NamedTuple):
-    """base + scale * the sum of those with the elected sign / the sum of their weights.
-
-    `inverses` as for `inverse`.
-    """
+    """base + scale * the sum of those with the elected sign / the sum of their weights."""
 
     factors: Any
     scale: Any
     weights: Any
-    inverses: Any
 
 
 class Norms(NamedTuple):
@@ -118,8 +114,9 @@ def _elected_mean(what: Any, base: Any, others: Any, mask: Any, out: Any) -> Any
         terms = products(survivors(mask, j, deltas), what.factors)
         sign = _ONE if total(terms) >= _ZERO else -_ONE
         agreed = agreeing(terms, sign)
-        share = inverse(agreed, what.weights, what.inverses)
-        put(out, j, anchor + total(agreed) * share * what.scale * sign)
+        divisor = total(present(agreed, what.weights))
+        divisor = _ONE if divisor == _ZERO else divisor
+        put(out, j, anchor + total(agreed) / divisor * what.scale * sign)
     return counts
 
 
@@ -137,45 +134,6 @@ def _agreeing(terms: Any, sign: Any) -> Callable[..., Any]:
 @register_jitable
 def _positive(x: Any) -> Any:
     return max(x, _ZERO)
-
-
-def inverse(terms: Any, weights: Any, inverses: Any) -> Any:
-    """One over the sum of the weights of the positive terms; one where that is 0.
-
-    Looked up in `inverses` unless that is empty: entry i is for the terms whose bits are set in i.
-    A division costs as much as ten other operations.
-    """
-
-
-@overload(inverse, strict=False)
-def _inverse(terms: Any, weights: Any, inverses: Any) -> Callable[..., Any]:
-    if len(inverses) == 0:
-        return lambda terms, weights, inverses: _divided(total(present(terms, weights)))
-    return lambda terms, weights, inverses: chosen(terms, inverses)
-
-
-@register_jitable
-def _divided(divisor: Any) -> Any:
-    return _ONE / (_ONE if divisor == _ZERO else divisor)
-
-
-def chosen(terms: Any, entries: Any) -> Any:
-    """The entry for the terms that are positive."""
-
-
-@overload(chosen, strict=False)
-def _chosen(terms: Any, entries: Any) -> Callable[..., Any]:
-    half = len(entries) // 2
-    if half == 0:
-        return lambda terms, entries: entries[0]
-    return lambda terms, entries: _either(
-        terms[-1] > _ZERO, chosen(terms[:-1], entries[half:]), chosen(terms[:-1], entries[:half])
-    )
-
-
-@register_jitable
-def _either(condition: Any, one: Any, other: Any) -> Any:
-    return one if condition else other
 
 
 def present(terms: Any, weights: Any) -> Any:
