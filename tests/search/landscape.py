@@ -1,4 +1,4 @@
-"""A made-up model world for stacks: skills in the middle, harm out of order, noise from items.
+"""A made-up world of stacks: skills in the middle, harm out of order, noise from items.
 
 As measured on real models: some middle layers are worth having twice and some of another model
 are worth having at all; every seam costs a little, a jump costs by its length, early ones most; the
@@ -56,7 +56,7 @@ class World:
         met = Counter((hop.model, hop.layer) for hop in hops(path))
         total = sum(weight for _, weight in self.worth.values())
         skill = sum(w * min(met[layer], n) / n for layer, (n, w) in self.worth.items()) / total
-        return -0.8 + 2.2 * skill - 4.0 * self.harm(path) ** 1.2
+        return float(-0.8 + 2.2 * skill - 4.0 * self.harm(path) ** 1.2)
 
     def accuracy(self, path: Path) -> float:
         return 1.0 / (1.0 + math.exp(-self.logit(path)))
