@@ -101,7 +101,9 @@ def sbx(one: Numbers, two: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
     Deb & Agrawal 1995; without bounds the children's mean is that of the parents.
     """
     low, high = np.minimum(one, two), np.maximum(one, two)
-    return _lower_child(low, high, u), 1.0 - _lower_child(1.0 - high, 1.0 - low, u)
+    lower, upper = _lower_child(low, high, u), 1.0 - _lower_child(1.0 - high, 1.0 - low, u)
+    # to the last bit, so that a child without news is known as one that was there
+    return np.where(low == high, low, lower), np.where(low == high, low, upper)
 
 
 def _lower_child(low: Numbers, high: Numbers, u: Numbers) -> Numbers:
