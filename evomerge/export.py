@@ -23,9 +23,8 @@ from evomerge.report.card import render_card
 from evomerge.report.summarize import summarize
 from evomerge.run.directory import model_root, read_resolved
 from evomerge.run.ledger import LedgerReader
-from evomerge.score import TaskOutcomes
+from evomerge.score import COST_TASK, TaskOutcomes
 from evomerge.stack import path_of
-from evomerge.weights.cost import COST_TASK
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+COST_TASK = "cost"
+"""The task whose only outcome is what a model costs to run; no question is asked for it."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.score import Objective, TaskOutcomes, contributions
+from evomerge.score import COST_TASK, Objective, TaskOutcomes, contributions
 from evomerge.seeding import generator
 
 _Z95 = NormalDist().inv_cdf(0.975)
@@ -68,7 +68,8 @@ def paired_difference(
 
     The p-value is McNemar's exact one when every difference is the same size or zero (0/1 outcomes
     of one task), else a sign-flip permutation test with a fixed seed; the interval is a paired
-    bootstrap within tasks. Both models must have the same items.
+    bootstrap within tasks. Both models must have the same items. What a model costs is certain: the
+    test shifts every item by its share of that difference.
 
     Raises:
         ValueError: the two models were scored on different items.
@@ -78,7 +79,10 @@ def paired_difference(
     differences = contributions(objective, ours) - contributions(objective, theirs)
     sizes = [len(result.outcomes) for result in _in_order(objective, ours)]
     low, high = _bootstrap(differences, sizes)
-    return PairedDifference(float(differences.sum()), low, high, _p_value(differences))
+    is_cost = np.repeat([goal.task == COST_TASK for goal in objective.goals], sizes)
+    items = differences[~is_cost]
+    shifted = items + differences[is_cost].sum() / items.size
+    return PairedDifference(float(differences.sum()), low, high, _p_value(shifted))
 
 
 def _in_order(objective: Objective, results: tuple[TaskOutcomes, ...]) -> Sequence[TaskOutcomes]:

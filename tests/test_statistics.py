@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.score import ItemOutcome, Objective, TaskGoal, TaskOutcomes, contributions, task_score
+from evomerge.score import (
+    COST_TASK,
+    ItemOutcome,
+    Objective,
+    TaskGoal,
+    TaskOutcomes,
+    contributions,
+    task_score,
+)
 from evomerge.statistics import fitness_interval, paired_difference
 
 ONE = Objective((TaskGoal("t", "acc,none"),))
@@ -103,3 +111,24 @@ def test_interval_covers_the_truth() -> None:
         paired = paired_difference(ONE, (outcomes(list(a)),), (outcomes(list(b)),))
         hits += paired.low <= 0.1 <= paired.high
     assert hits >= 180
+
+
+def _with_cost(values: list[float], cost: float) -> tuple[TaskOutcomes, ...]:
+    return (outcomes(values), TaskOutcomes(COST_TASK, (ItemOutcome("layers", cost),)))
+
+
+def test_what_a_model_costs_is_certain() -> None:
+    weighed = Objective((*ONE.goals, TaskGoal(COST_TASK, "layers", 0.25, higher_is_better=False)))
+    answers = [float(index % 3 == 0) for index in range(120)]
+    cheaper = paired_difference(weighed, _with_cost(answers, 1.0), _with_cost(answers, 1.2))
+    assert cheaper.value == pytest.approx(0.2 * 0.2)
+    assert cheaper.low == pytest.approx(cheaper.value)
+    assert cheaper.p_value < 1e-6
+    dearer = paired_difference(weighed, _with_cost(answers, 1.2), _with_cost(answers, 1.0))
+    assert dearer.p_value > 0.99
+    # Six answers better of 120 against a cost that takes half of the gain.
+    better = [1.0 if index < 6 else value for index, value in enumerate(answers)]
+    free = paired_difference(weighed, _with_cost(better, 1.0), _with_cost(answers, 1.0))
+    paid = paired_difference(weighed, _with_cost(better, 1.06), _with_cost(answers, 1.0))
+    assert 0 < paid.value < free.value
+    assert free.p_value < paid.p_value

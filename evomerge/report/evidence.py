@@ -9,7 +9,13 @@ from enum import Enum
 from evomerge.report.formats import MISSING, Scale, items_of, p_text
 from evomerge.report.summary import Comparison, ModelRow, RunSummary
 
-KIND_WORDS = {"base": "base model", "parent": "parent", "baseline": "fixed recipe"}
+KIND_WORDS = {
+    "base": "base model",
+    "parent": "parent",
+    "baseline": "fixed recipe",
+    "stage": "earlier stage",
+}
+EVOLVED = ("winner", "stage")
 _TWO_SIDED_95 = 1.959964
 _POWER_80 = 1.644854 + 0.841621
 """One-sided 5 % test with 80 % power: z(0.95) + z(0.80)."""
@@ -79,7 +85,7 @@ def standing(summary: RunSummary) -> Standing:
         return Standing.UNDECIDED
     if summary.better:
         return Standing.BETTER
-    evolved = summary.winner is not None and summary.winner.kind == "winner"
+    evolved = summary.winner is not None and summary.winner.kind in EVOLVED
     return Standing.WORSE if evolved else Standing.NOT_BETTER
 
 
@@ -106,8 +112,12 @@ def is_winner(summary: RunSummary, row: ModelRow) -> bool:
 
 
 def best_baseline(rows: tuple[ModelRow, ...]) -> ModelRow | None:
-    """The bar to clear: the best base, parent or fixed recipe among the rows."""
-    return next((row for row in best_first(rows) if row.kind != "winner"), None)
+    """The bar to clear: the best base, parent, fixed recipe or earlier result among the rows.
+
+    An earlier result that is handed over is none for itself.
+    """
+    bars = (row for row in best_first(rows) if row.kind != "winner")
+    return next((r for r in bars if r.kind != "stage" or r.comparison is not None), None)
 
 
 def kind_word(summary: RunSummary, row: ModelRow) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from evomerge.report.summary import ModelRow, RunSummary
+from evomerge.score import COST_TASK
 
 MISSING = "n/a"
 _MODEL_NAME = re.compile(r"[\w./~+-]+")
@@ -126,7 +127,7 @@ def count(number: int, noun: str) -> str:
 
 def items_of(row: ModelRow) -> int:
     """How many items the row's scores rest on, over all tasks."""
-    return sum(score.n for score in row.scores)
+    return sum(score.n for score in row.scores if score.task != COST_TASK)
 
 
 def short_names(names: Iterable[str], width: int) -> dict[str, str]:

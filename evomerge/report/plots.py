@@ -27,7 +27,7 @@ from evomerge.report.summary import GenerationPoint, ModelRow, RunSummary
 MOST_BASELINES = 9
 """More horizontal lines than this are noise; the best ones are drawn."""
 
-_SHAPES = {"winner": "o", "base": "D", "parent": "^", "baseline": "s"}
+_SHAPES = {"winner": "o", "base": "D", "parent": "^", "baseline": "s", "stage": "P"}
 
 
 def history_plot(summary: RunSummary) -> str:

@@ -22,7 +22,7 @@ from evomerge.report.drawing import (
 from evomerge.report.formats import scale_of, short_names, typographic
 from evomerge.report.summary import DepthPoint, RouteStop, RunSummary
 
-_SHAPES = {"winner": "o", "base": "D", "parent": "^", "baseline": "s"}
+_SHAPES = {"winner": "o", "base": "D", "parent": "^", "baseline": "s", "stage": "P"}
 
 
 def route_plot(summary: RunSummary) -> str:

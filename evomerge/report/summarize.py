@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ class _Run:
     candidates: Mapping[int, Candidate]
     evaluations: tuple[Evaluation, ...]
     decisions: tuple[Mapping[str, Any] | None, ...]
-    first: int
+    firsts: tuple[int, ...]
     warnings: tuple[str, ...]
     finished: bool
     driven: bool
@@ -52,9 +54,18 @@ class _Run:
         return found
 
     @property
+    def first(self) -> int:
+        """The first candidate of the last search."""
+        return self.firsts[-1]
+
+    @cached_property
     def baselines(self) -> Mapping[int, Mapping[str, str]]:
-        """Label and kind of the last search's baselines, by candidate id."""
-        return dict(enumerate(self.search["baselines"], start=self.first))
+        """Label and kind of all searches' baselines, by candidate id."""
+        return {
+            number: entry
+            for search, first in zip(self.resolved["searches"], self.firsts, strict=True)
+            for number, entry in enumerate(search["baselines"], start=first)
+        }
 
     @property
     def decision(self) -> Mapping[str, Any] | None:
@@ -140,12 +151,18 @@ def _read(run_dir: Path, driven: bool) -> _Run:
             candidates,
             reader.evaluations(),
             tuple(reader.meta(f"{name}decision") for name in names),
-            int(reader.meta(f"{names[-1]}first candidate") or 0),
+            tuple(_first_candidate(reader, name) for name in names),
             tuple(dict.fromkeys(texts)),
             reader.meta("winner") is not None,
             driven,
             float(reader.meta("seconds") or 0.0),
         )
+
+
+def _first_candidate(reader: LedgerReader, name: str) -> int:
+    """Where a search's candidates begin; beyond all of them before it has begun."""
+    first = reader.meta(f"{name}first candidate")
+    return sys.maxsize // 2 if first is None else int(first)
 
 
 def _rows(run: _Run, results: Mapping[int, Results], winner: int | None) -> tuple[ModelRow, ...]:
@@ -162,7 +179,7 @@ def _row(run: _Run, number: int, results: Mapping[int, Results], winner: int | N
     return ModelRow(
         candidate=number,
         label=_label(run, number),
-        kind=run.baselines[number]["kind"] if number in run.baselines else "winner",
+        kind=_kind(run, number),
         fitness=interval.value,
         low=interval.low,
         high=interval.high,
@@ -171,17 +188,24 @@ def _row(run: _Run, number: int, results: Mapping[int, Results], winner: int | N
     )
 
 
+def _kind(run: _Run, number: int) -> str:
+    if number not in run.baselines:
+        return "winner"
+    kind = run.baselines[number]["kind"]
+    # An earlier stage may have found nothing better than a fixed recipe.
+    return "baseline" if kind == "stage" and not _evolved_earlier(run, number) else kind
+
+
 def _label(run: _Run, number: int) -> str:
     if number in run.baselines:
         return str(run.baselines[number]["label"])
     candidate = run.candidates[number]
-    if candidate.generation < 0 and candidate.genotype is None:
-        return candidate.origin  # a baseline of an earlier search
     return f"merge {number} ({candidate.origin})"
 
 
 def _fixed(run: _Run, results: Mapping[int, Results]) -> dict[int, Results]:
-    return {number: found for number, found in results.items() if number in run.baselines}
+    own = (number for number in results if number in run.baselines and number >= run.first)
+    return {number: results[number] for number in own}
 
 
 def _selection(run: _Run) -> dict[int, Results]:
@@ -252,7 +276,7 @@ def _better(run: _Run, winner: int | None, holdout: Iterable[ModelRow]) -> bool 
     """Whether the winner's interval over the best baseline on the holdout lies above zero."""
     if winner is None:
         return None
-    if winner in run.baselines:
+    if winner in run.baselines and _kind(run, winner) != "stage":
         return False
     rivals = [row for row in holdout if row.comparison is not None]
     if not rivals:
@@ -297,8 +321,20 @@ def _depths(run: _Run, rows: Iterable[ModelRow]) -> tuple[DepthPoint, ...]:
         DepthPoint(n, layers(n), run.objective.fitness(found), "search")
         for n, found in tried.items()
     ]
-    points += [DepthPoint(r.candidate, layers(r.candidate), r.fitness, r.kind) for r in rows]
+    stacks = (r for r in rows if run.candidates[r.candidate].recipe.merge_method == STACK)
+    points += [DepthPoint(r.candidate, layers(r.candidate), r.fitness, r.kind) for r in stacks]
     return tuple(points)
+
+
+def _evolved_earlier(run: _Run, winner: int) -> bool:
+    """Whether a baseline of the last search is a merge that an earlier one evolved."""
+    recipes = {
+        run.candidates[int(decision["winner"])].recipe.digest
+        for decision in run.decisions[:-1]
+        if decision is not None and decision["winner"] != decision["best_baseline"]
+    }
+    nested = {recipe.digest for _, recipe in run.candidates[winner].recipe.nested}
+    return bool(nested & recipes)
 
 
 def _verdict(run: _Run, scale: Scale, decision: Mapping[str, Any] | None) -> str:

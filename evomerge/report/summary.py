@@ -21,7 +21,8 @@ class Comparison:
 class ModelRow:
     """One model on one split: fitness with its 95 % interval and the task metrics.
 
-    `kind` is "base", "parent", "baseline" or "winner"; `comparison` is None for the winner itself.
+    `kind` is "base", "parent", "baseline", "stage" (what an earlier stage found) or "winner";
+    `comparison` is None for the model handed over itself.
     """
 
     candidate: int

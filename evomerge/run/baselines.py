@@ -17,7 +17,8 @@ _PAIR = 2
 class Baseline:
     """A recipe known before the search, and its constants as a point for the search space.
 
-    `kind` is "base", "parent" or "baseline". `weights` are effective task-vector weights by model.
+    `kind` is "base", "parent", "baseline", or "stage" for what an earlier stage found. `weights`
+    are effective task-vector weights by model.
     """
 
     label: str

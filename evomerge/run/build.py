@@ -26,10 +26,9 @@ from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
 from evomerge.run.workers import WorkerSpec
-from evomerge.score import Objective, TaskGoal
+from evomerge.score import COST_TASK, Objective, TaskGoal
 from evomerge.seeding import derive
 from evomerge.space import SearchSpace
-from evomerge.weights.cost import COST_TASK
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
 
@@ -99,7 +98,7 @@ def build_run(
         evaluator,
         file.threads,
         built,
-        _probe(file, splits),
+        _probe(file, stages, splits),
         None if file.objective.cost is None else file.objective.cost.measure,
     )
     resolved = _resolved(file, path, plan, stages, catalog, parents)
@@ -134,12 +133,15 @@ def _plan(
     )
 
 
-def _probe(file: SpaceFile, splits: Splits) -> Probe:
-    """Some search items of every task, the same for the whole run."""
+def _probe(file: SpaceFile, stages: Sequence[Stage], splits: Splits) -> Probe | None:
+    """Some search items of every task, the same for the whole run; None without stacks."""
+    margins = [file.strategy_of(s.config).margin for s in stages if s.settings is not None]
+    if not margins:
+        return None
     items = minibatch(
         splits.search, _PROBED, generation=0, seed=derive(file.seed, "prompt likelihood")
     )
-    return Probe(items, file.strategy.margin)
+    return Probe(items, min(margins))
 
 
 def checked_parents(recipe: Recipe, root: Path) -> ParentPool:

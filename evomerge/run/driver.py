@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 
+from evomerge.candidate import Candidate
 from evomerge.recipe import Recipe
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
@@ -29,25 +30,30 @@ class Search:
         """
         plan, counter = self._plan, Counter()
         results: dict[str, Recipe] = {}
+        bar: dict[str, Candidate] = {}
         for stage, allotment in zip(plan.stages, plan.allotments, strict=True):
             search = StageSearch(
                 plan, stage.given(results), allotment, counter, self._ledger, self._evaluations
             )
             found = yield from search.run()
             results |= stage_results(stage.name, found)
-        yield from self._holdout(search, found)
+            # A parent may be a baseline of every stage; the last one's models come last.
+            for candidate in search.baselines:
+                bar.pop(candidate.origin, None)
+                bar[candidate.origin] = candidate
+        yield from self._holdout((*bar.values(), found.ranking[0]))
         winner = found.ranking[0]
         self._ledger.set_meta("winner", winner.id)
         yield Finished(winner, found.decision.is_baseline)
 
-    def _holdout(self, search: StageSearch, found: StageResult) -> Generator[Progress, None, None]:
-        """The winner and every baseline of the last stage, once, on items that nothing has seen."""
+    def _holdout(self, models: Sequence[Candidate]) -> Generator[Progress, None, None]:
+        """The baselines of all stages and the winner, once, on items that nothing has seen."""
         items = self._plan.holdout_items
         if not items.count:
             # not on record: the report sees it for itself
             yield Warned("no holdout: the result is unverified; set splits.holdout above 0")
             return
-        entries = {c.id: c for c in (found.ranking[0], *search.baselines)}
+        entries = {candidate.id: candidate for candidate in models}
         yield PhaseStarted("holdout", len(entries))
         for evaluated, _ in self._evaluations.each(list(entries.values()), "holdout", items):
             yield evaluated

@@ -34,6 +34,7 @@ from evomerge.run.records import (
     evaluation_row,
     intact,
 )
+from evomerge.score import COST_TASK
 
 __all__ = ["LEDGER", "Evaluation", "Event", "Ledger", "LedgerMismatch", "LedgerReader"]
 
@@ -105,7 +106,8 @@ class Ledger:
         """
         items = 0
         if isinstance(outcome, Scored):
-            items = sum(len(result.outcomes) for result in outcome.results)
+            asked = (result for result in outcome.results if result.task != COST_TASK)
+            items = sum(len(result.outcomes) for result in asked)
         evaluation = Evaluation(*key, outcome, attempts, worker, time.time(), items)
         with explained(self._path):
             return insert(

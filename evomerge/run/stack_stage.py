@@ -44,7 +44,7 @@ def stack_baselines(settings: StackSettings, depths: Mapping[str, int]) -> tuple
         if model in stored:
             label, kind = short_name(model, stored), "parent"
         else:
-            label, kind = _earlier_label(model), "baseline"
+            label, kind = _earlier_label(model), "stage"
         found.append(Baseline(label, kind, recipe, {}, {}))
     return tuple(found)
 

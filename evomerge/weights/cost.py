@@ -7,13 +7,12 @@ from math import prod
 
 from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe
-from evomerge.score import ItemOutcome, TaskOutcomes
+from evomerge.score import COST_TASK, ItemOutcome, TaskOutcomes
 from evomerge.weights.compatibility import Parent
 from evomerge.weights.layout import is_head, is_token_embedding
 from evomerge.weights.parts import parts_of
 from evomerge.weights.pool import ParentPool
 
-COST_TASK = "cost"
 _MATRIX = 2
 
 

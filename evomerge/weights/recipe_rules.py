@@ -28,8 +28,6 @@ def validate_recipe(recipe: Recipe) -> list[str]:
     for where, parameters, scopes in _scopes(recipe):
         problems += _parameter_problems(where, parameters, scopes, signature)
     problems += _stack_problems(recipe) if recipe.merge_method == STACK else []
-    if recipe.nested and recipe.merge_method != STACK:
-        problems.append("recipes: only a stack can use the results of other recipes: remove them")
     for name, inner in recipe.nested:
         problems += [f"recipes.{name}: {line}" for line in validate_recipe(inner)]
     return problems + _missing_problems(recipe, signature)

@@ -1,8 +1,8 @@
-"""Kills a quickstart search with SIGKILL at random moments and compares it with an unharmed one.
+"""Kills a search with SIGKILL at random moments and compares it with an unharmed one.
 
-    python experiments/faults/kill_resume.py [--kills 10] [--seed 0]
+    python experiments/faults/kill_resume.py [--space search_spaces/quickstart.yaml] [--kills 10]
 
-Needs the quickstart's parents. Writes results.json beside this file.
+Needs the parents of the space. Writes NAME.json beside this file, called like the space file.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ROOT = HERE.parents[1]
 SPACE = ROOT / "search_spaces" / "quickstart.yaml"
 
 
-def start(run: Path) -> subprocess.Popen[bytes]:
+def start(space: Path, run: Path) -> subprocess.Popen[bytes]:
     """The search command, in a process of its own."""
-    command = [sys.executable, "-m", "evomerge", "search", "--space", str(SPACE), "--out", str(run)]
+    command = [sys.executable, "-m", "evomerge", "search", "--space", str(space), "--out", str(run)]
     return subprocess.Popen(
         [*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -44,9 +44,9 @@ def evaluations(run: Path) -> int:
         return 0
 
 
-def finish(run: Path) -> None:
+def finish(space: Path, run: Path) -> None:
     """Run the search to its end."""
-    process = start(run)
+    process = start(space, run)
     _, errors = process.communicate()
     if process.returncode:
         raise SystemExit(errors.decode())
@@ -71,9 +71,9 @@ def digest(run: Path) -> dict[str, Any]:
     }
 
 
-def kill_once(run: Path, at: int, delay: float) -> dict[str, Any]:
+def kill_once(space: Path, run: Path, at: int, delay: float) -> dict[str, Any]:
     """Start or continue the run and kill its driver `delay` seconds after evaluation `at`."""
-    process = start(run)
+    process = start(space, run)
     before = evaluations(run)
     while process.poll() is None and evaluations(run) < at:
         time.sleep(0.02)
@@ -86,21 +86,23 @@ def kill_once(run: Path, at: int, delay: float) -> dict[str, Any]:
 def main() -> None:
     """Kill, resume, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--space", type=Path, default=SPACE)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     whole, harmed = ROOT / "runs" / "faults-whole", ROOT / "runs" / "faults-killed"
     for run in (whole, harmed):
         shutil.rmtree(run, ignore_errors=True)
-    finish(whole)
+    space = arguments.space.resolve()
+    finish(space, whole)
     expected = digest(whole)
     rng = generator(arguments.seed, "kills")
     moments = sorted(int(m) for m in rng.integers(0, expected["evaluations"], arguments.kills))
-    kills = [kill_once(harmed, at, float(rng.uniform(0, 0.5))) for at in moments]
-    finish(harmed)
+    kills = [kill_once(space, harmed, at, float(rng.uniform(0, 0.5))) for at in moments]
+    finish(space, harmed)
     found = digest(harmed)
     result = {"expected": expected, "found": found, "equal": found == expected, "kills": kills}
-    (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (HERE / f"{space.stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 

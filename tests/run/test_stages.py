@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from evomerge.search.first_paths import first_paths
-from evomerge.search.stack_ga import StackGa
 
 from evomerge.candidate import REJECTED, Assignment, Failed, Scored
 from evomerge.errors import InvalidInput
@@ -19,6 +17,8 @@ from evomerge.run.progress import Evaluated, Finished
 from evomerge.run.stack_stage import stack_baselines, stack_space
 from evomerge.run.workers import SEARCH
 from evomerge.score import ItemOutcome, TaskOutcomes
+from evomerge.search.first_paths import first_paths
+from evomerge.search.stack_ga import StackGa
 from evomerge.stack import hops, path_of
 from evomerge.stack_file import read_stack
 from tests.run import fakes
@@ -46,7 +46,7 @@ class FakeStackWorker:
         if assignment.recipe.merge_method != "stack":
             return fakes.FakeWorkers()().evaluate(assignment)
         layers = len(hops(path_of(assignment.recipe)))
-        if self.reject and assignment.stage == SEARCH and layers < 5:
+        if self.reject and assignment.stage == SEARCH and layers < 7:
             return Failed(REJECTED, "prompts cost more")
         quality = 0.9 - 0.08 * abs(layers - 8)
         results = tuple(
@@ -95,7 +95,10 @@ def test_the_second_stage_stacks_the_winner_of_the_first(tmp_path: Path) -> None
     nested = dict(candidates[first].recipe.nested)
     assert nested == {"$one.best": winner.recipe}
     assert candidates[first].recipe.stored_models() == ("base", "a", "b")
-    assert holdout == {finished.winner.id, first, first + 1}
+    labels = {candidates[number].origin for number in holdout}
+    assert finished.winner.id in holdout
+    assert {"winner of stage one", "a", "b", "base", "TIES 0.5"} <= labels
+    assert len(holdout) == len({candidates[number].origin for number in holdout})
     generations = [c.generation for c in candidates.values() if c.generation >= 0]
     later = [c.generation for c in candidates.values() if c.generation >= 0 and c.id >= first]
     assert min(later) > max(g for g in generations if g < min(later)) >= 3

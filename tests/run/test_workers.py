@@ -10,15 +10,17 @@ import datasets
 import pytest
 import torch
 
-from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
+from evomerge.candidate import REJECTED, Assignment, Failed, ItemSelection, Scored
 from evomerge.errors import BuildFailed, InvalidInput
 from evomerge.evaluate.catalog import load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.recipe import Parameters, Recipe, Source
+from evomerge.run.benches import Probe
 from evomerge.run.pool import Answer
 from evomerge.run.pools.local import local_pool
 from evomerge.run.workers import Worker, WorkerSpec
 from evomerge.score import ItemOutcome, TaskGoal, TaskOutcomes
+from evomerge.stack import Segment, recipe_of
 from tests import models
 
 TASK = """\
@@ -61,6 +63,9 @@ class FakeEvaluator:
     def goals(self) -> tuple[TaskGoal, ...]:
         return ()
 
+    def prompt_loss(self, selection: ItemSelection) -> float:
+        return float(selection.count)
+
     def evaluate(self, selection: ItemSelection) -> tuple[TaskOutcomes, ...]:
         if self.error is not None:
             raise self.error
@@ -69,6 +74,40 @@ class FakeEvaluator:
             for task, items in selection.tasks
             if items
         )
+
+
+class FakeBench:
+    """One bench for every recipe."""
+
+    def __init__(
+        self, model: FakeModel, evaluator: FakeEvaluator, rejected: Failed | None = None
+    ) -> None:
+        self.model = model
+        self.scorer = evaluator
+        self.rejected = rejected
+
+    def of(self, recipe: Recipe) -> FakeBench:
+        del recipe
+        return self
+
+    def become(self, recipe: Recipe) -> None:
+        self.model.become(recipe)
+
+    def screen(self, recipe: Recipe) -> Failed | None:
+        del recipe
+        return self.rejected
+
+    def evaluator(self, recipe: Recipe) -> FakeEvaluator:
+        del recipe
+        return self.scorer
+
+    def costs(self, recipe: Recipe) -> tuple[TaskOutcomes, ...]:
+        del recipe
+        return (TaskOutcomes("cost", (ItemOutcome("layers", 1.5),)),)
+
+
+def worker(model: FakeModel, evaluator: FakeEvaluator, rejected: Failed | None = None) -> Worker:
+    return Worker(FakeBench(model, evaluator, rejected))
 
 
 def linear(weight: float, other: float | None = None) -> Recipe:
@@ -87,10 +126,10 @@ def assignment(recipe: Recipe, items: tuple[str, ...] = ("x", "y")) -> Assignmen
 
 def test_a_candidate_is_built_then_scored_and_timed() -> None:
     model = FakeModel()
-    outcome = Worker(model, FakeEvaluator()).evaluate(assignment(linear(0.5)))
+    outcome = worker(model, FakeEvaluator()).evaluate(assignment(linear(0.5)))
     assert model.recipe == linear(0.5)
     assert isinstance(outcome, Scored)
-    assert [result.items() for result in outcome.results] == [("x", "y")]
+    assert [result.items() for result in outcome.results] == [("x", "y"), ("layers",)]
     assert outcome.build_seconds >= 0.0
     assert outcome.score_seconds >= 0.0
 
@@ -115,8 +154,8 @@ def test_a_candidate_is_built_then_scored_and_timed() -> None:
     ],
 )
 def test_errors_of_building_and_of_scoring_become_values(error: Exception, failed: Failed) -> None:
-    while_building = Worker(FakeModel(error), FakeEvaluator())
-    while_scoring = Worker(FakeModel(), FakeEvaluator(error))
+    while_building = worker(FakeModel(error), FakeEvaluator())
+    while_scoring = worker(FakeModel(), FakeEvaluator(error))
     assert while_building.evaluate(assignment(linear(0.5))) == failed
     assert while_scoring.evaluate(assignment(linear(0.5))) == failed
 
@@ -124,7 +163,7 @@ def test_errors_of_building_and_of_scoring_become_values(error: Exception, faile
 def test_an_unexpected_error_says_where_and_its_traceback_is_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    outcome = Worker(FakeModel(), FakeEvaluator(KeyError("a\nb"))).evaluate(assignment(linear(0.5)))
+    outcome = worker(FakeModel(), FakeEvaluator(KeyError("a\nb"))).evaluate(assignment(linear(0.5)))
     assert isinstance(outcome, Failed)
     assert outcome.kind == "error"
     assert outcome.message.startswith(r"KeyError: 'a\nb' (in test_workers.py:")
@@ -134,15 +173,23 @@ def test_an_unexpected_error_says_where_and_its_traceback_is_printed(
 
 
 def test_an_answer_to_another_question_is_no_score() -> None:
-    outcome = Worker(FakeModel(), FakeEvaluator(skipped="x")).evaluate(assignment(linear(0.5)))
+    outcome = worker(FakeModel(), FakeEvaluator(skipped="x")).evaluate(assignment(linear(0.5)))
     assert isinstance(outcome, Failed)
     assert "the evaluator answered other items than it was asked" in outcome.message
+
+
+def test_broken_candidates_are_rejected_in_the_search_only() -> None:
+    rejected = Failed(REJECTED, "prompts cost more")
+    strict = worker(FakeModel(), FakeEvaluator(RuntimeError("not reached")), rejected)
+    assert strict.evaluate(assignment(linear(0.5))) == rejected
+    final = replace(assignment(linear(0.5)), stage="final 1")
+    assert isinstance(worker(FakeModel(), FakeEvaluator(), rejected).evaluate(final), Scored)
 
 
 def test_a_gpu_that_is_lost_breaks_the_worker() -> None:
     error = RuntimeError("CUDA error: device-side assert triggered")
     with pytest.raises(RuntimeError, match="CUDA error"):
-        Worker(FakeModel(error), FakeEvaluator()).evaluate(assignment(linear(0.5)))
+        worker(FakeModel(error), FakeEvaluator()).evaluate(assignment(linear(0.5)))
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +264,45 @@ def test_a_worker_whose_parent_is_missing_says_so(spec: WorkerSpec) -> None:
 def results(outcome: object) -> tuple[TaskOutcomes, ...]:
     assert isinstance(outcome, Scored), outcome
     return outcome.results
+
+
+def stack(*segments: Segment, nested: tuple[tuple[str, Recipe], ...] = ()) -> Recipe:
+    return recipe_of(
+        segments, donor=segments[0].model, scale_mode="stream", dtype=None, nested=nested
+    )
+
+
+@pytest.mark.usefixtures("own_cache", "restored_threads")
+def test_a_real_worker_scores_stacks_and_merges_in_turn(
+    spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
+    worker = replace(spec, cost="layers")()
+    ids = load_catalog(spec.evaluator).items["order"]
+    parent = worker.evaluate(assignment(linear(1.0), ids))
+    alone = worker.evaluate(assignment(stack(Segment("a", 0, 2)), ids))
+    assert isinstance(alone, Scored)
+    assert alone.results[0] == results(parent)[0]
+    assert alone.results[1] == TaskOutcomes("cost", (ItemOutcome("layers", 1.0),))
+    longer = worker.evaluate(
+        assignment(stack(Segment("a", 0, 2), Segment("b", 0, 1, 1.2), Segment("a", 1, 2)), ids)
+    )
+    assert results(longer)[1].outcomes[0].value == pytest.approx(2.0)
+    mixed = (("$one.best", linear(0.3)),)
+    of_merge = worker.evaluate(assignment(stack(Segment("$one.best", 0, 2), nested=mixed), ids))
+    assert results(of_merge)[0] == results(worker.evaluate(assignment(linear(0.3), ids)))[0]
+
+
+@pytest.mark.usefixtures("own_cache", "restored_threads")
+def test_a_stack_whose_prompts_become_unlikely_is_rejected(spec: WorkerSpec) -> None:
+    ids = load_catalog(spec.evaluator).items["order"]
+    items = ItemSelection((("order", ids[:4]),))
+    other = stack(Segment("a", 0, 1), Segment("b", 0, 1, 1.3))
+    strict, generous = (replace(spec, probe=Probe(items, margin))() for margin in (-50.0, 50.0))
+    outcome = strict.evaluate(assignment(other, ids))
+    assert isinstance(outcome, Failed)
+    assert outcome.rejected
+    assert "than with 'a' alone (at most -50)" in outcome.message
+    scored = [generous.evaluate(assignment(other, ids)) for _ in range(2)]
+    assert results(scored[0]) == results(scored[1])
+    assert results(scored[0]) == results(spec().evaluate(assignment(other, ids)))
