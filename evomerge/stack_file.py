@@ -91,8 +91,9 @@ class _Reader:
                 hint = did_you_mean(str(key), STACK_SPACE_KEYS)
                 self.problems.add("", f"unknown key '{key}'; {hint}")
         models = self._models(mapping.get("models"))
-        donor = mapping.get("base_model", models[0] if models else "")
-        (donor, *_) = self._expanded(donor, "base_model") or ("",)
+        donor = models[0] if models else ""
+        if "base_model" in mapping:
+            (donor, *_) = self._expanded(mapping["base_model"], "base_model") or ("",)
         if models and donor not in models:
             hint = did_you_mean(str(donor), models)
             self.problems.add(

@@ -30,6 +30,7 @@ from evomerge.weights.recipe_rules import validate_recipe
 from evomerge.weights.references import locate
 from evomerge.weights.rehearsal import notices, value_problems
 from evomerge.weights.stack_compatibility import stack_problems
+from evomerge.weights.stack_rules import fold_rule
 
 _ALMOST = 1e-6
 
@@ -93,6 +94,8 @@ def _checked_stacks(config: StageConfig, where: str, root: Path, earlier: Sequen
         raise PreflightFailed([line for line in refused if line is not None])
     used = tuple(dict.fromkeys(donors.get(model, model) for model in settings.models))
     problems = stack_problems(pool, donors.get(settings.donor, settings.donor), used)
+    if not problems and settings.gains != (1.0, 1.0):
+        fold_rule(str(pool.config(used[0]).get("model_type")), settings.scale_mode)
     if problems:
         raise PreflightFailed([f"{where}: {line}" for line in problems])
     depths = {model: depth_of(pool.parent(model)) for model in stored}

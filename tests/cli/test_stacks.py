@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from evomerge import yaml12
+from evomerge.candidate import Assignment, ItemSelection, Scored
+from evomerge.recipe import Recipe, Source
+from evomerge.run.build import evaluator_spec
+from evomerge.run.config import read_objective
+from evomerge.run.ledger import LedgerReader
+from evomerge.run.workers import WorkerSpec
 from tests.cli.conftest import Run
 from tests.cli.test_bad_input import check
-from tests.models import llama
+from tests.models import WORDS, llama, save_tokenizer
 
 Space = Callable[..., Path]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A worker in this process sets the number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -53,6 +68,30 @@ def test_a_search_over_stacks_hands_over_a_plain_model(
     assert ours == again
     for export in ("mergekit", "recipe"):
         assert evomerge("export", run, tmp_path / export, "--to", export).code == 0
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_parent_with_another_vocabulary_and_depth_is_scored_with_its_own_tokenizer(
+    evomerge: Run, stacks: Callable[..., Path], parents: Path, tmp_path: Path
+) -> None:
+    other = llama(tmp_path / "other", layers=3, seed=9)
+    special = 4
+    save_tokenizer(other, (*WORDS[:special], *reversed(WORDS[special:])))
+    models = [{"model": str(parents / "a")}, {"model": str(other)}]
+    path, run = stacks(models=models), tmp_path / "run"
+    done = evomerge("search", "--space", path, "--out", run, "--engine", "inline", "--json")
+    assert done.code == 0, done.err
+    with LedgerReader.open(run) as reader:
+        (held,) = (e for e in reader.evaluations("holdout") if e.candidate == 1)
+        assert reader.candidates()[1].recipe.donor == str(other)
+    assert isinstance(held.outcome, Scored)
+    items = ItemSelection(tuple((found.task, found.items()) for found in held.outcome.results))
+    alone = Recipe("passthrough", (Source(str(other)),), dtype="float32")
+    spec = evaluator_spec(read_objective(path), tmp_path)
+    worker = WorkerSpec((str(other),), str(tmp_path), alone, spec, threads=1, merges=1)()
+    again = worker.evaluate(Assignment(0, "holdout", alone, items))
+    assert isinstance(again, Scored)
+    assert again.results == held.outcome.results
 
 
 def test_two_stages_in_one_run(

@@ -104,6 +104,31 @@ def test_the_second_stage_stacks_the_winner_of_the_first(tmp_path: Path) -> None
     assert min(later) > max(g for g in generations if g < min(later)) >= 3
 
 
+def test_the_best_three_of_a_stage_can_be_stacked(tmp_path: Path) -> None:
+    settings = read_stack(MAPPING | {"models": [{"model": "$one.top3"}]}, "space", ("one",))
+    assert settings.models == ("$one.top1", "$one.top2", "$one.top3")
+    assert settings.donor == "$one.top1"
+    depths = dict.fromkeys(settings.models, 6)
+    space = stack_space(settings, depths)
+    run = plan()
+    second = replace(
+        run.stages[1],
+        space=space,
+        baselines=stack_baselines(settings, depths),
+        strategy=lambda _: StackGa(space, first_paths(space), seed=3, population=8),
+    )
+    *_, last = fakes.drive(
+        tmp_path, replace(run, stages=(run.stages[0], second)), FakeStacks(reject=False)
+    )
+    assert isinstance(last, Finished)
+    with LedgerReader.open(tmp_path) as reader:
+        first = int(reader.meta("two: first candidate"))
+        baselines = {c.origin: c.recipe for c in reader.candidates()[first : first + 3]}
+    assert list(baselines) == [f"{rank} of stage one" for rank in ("winner", "second", "third")]
+    nested = {recipe.nested[0][1].digest for recipe in baselines.values()}
+    assert len(nested) == 3
+
+
 def test_stages_share_the_budget(tmp_path: Path) -> None:
     finish(tmp_path)
     with LedgerReader.open(tmp_path) as reader:
