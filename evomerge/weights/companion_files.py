@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evomerge.recipe import Recipe
+from evomerge.recipe import STACK, Recipe
 from evomerge.weights.chat_template import TEMPLATE_FILE, chosen_template
 from evomerge.weights.json_files import read_json
 from evomerge.weights.pool import ParentPool
@@ -75,9 +75,18 @@ def write_tokenizer(recipe: Recipe, pool: ParentPool, out: Path) -> None:
 
 
 def generation_settings(recipe: Recipe, pool: ParentPool) -> dict[str, Any] | None:
-    """The donor's generation_config.json with moved token ids; None where nothing moves."""
+    """The donor's generation_config.json with moved token ids; None where nothing changes.
+
+    A stack generates with a cache even if its donor, itself a stack of another make, could not.
+    """
     path = pool.directory(recipe.donor) / _GENERATION
-    return with_moved_ids(read_json(path), recipe, pool) if path.exists() else None
+    if not path.exists():
+        return None
+    own = read_json(path)
+    moved = with_moved_ids(own, recipe, pool)
+    if recipe.merge_method == STACK and own.get("use_cache") is False:
+        return {**(moved or own), "use_cache": True}
+    return moved
 
 
 def with_moved_ids(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,19 @@ def test_a_recipe_with_a_scale_of_0(evomerge: Run, parents: Path, tmp_path: Path
     assert done.code == 2
     assert "scale: expected a number in [0.01, 100], got 0" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stack_generates_with_a_cache(evomerge: Run, parents: Path, tmp_path: Path) -> None:
+    donor = tmp_path / "donor"
+    shutil.copytree(parents / "a", donor)
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((donor / name).read_text())
+        (donor / name).write_text(json.dumps(settings | {"use_cache": False}))
+    slices = [{"sources": [{"model": str(donor), "layer_range": r}]} for r in ([0, 3], [1, 4])]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml12.dumps({"merge_method": "stack", "slices": slices}))
+    assert evomerge("merge", recipe, tmp_path / "out").code == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.config.num_hidden_layers == 6
+    assert model.config.use_cache
+    assert model.generation_config.use_cache
