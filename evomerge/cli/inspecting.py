@@ -18,7 +18,8 @@ from evomerge.cli.overrides import overrides
 from evomerge.errors import InvalidInput
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
 from evomerge.parameter import Parameter, Scope
-from evomerge.report.summarize import leading_candidates, summarize
+from evomerge.report.leading import leading_candidates
+from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, status_lines, verdict_lines
 from evomerge.run.config import read_space_file
 from evomerge.run.lock import is_locked

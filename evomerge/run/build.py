@@ -31,6 +31,7 @@ from evomerge.seeding import derive
 from evomerge.space import SearchSpace
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.stack_plan import check_models
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
 SMALL_HOLDOUT = 250
@@ -151,7 +152,7 @@ def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
     """
     stored = ParentPool.open(recipe.stored_models(), root)
     parents = opened(recipe, stored).only(recipe.referenced_models())
-    parents.check_recipe(recipe)
+    check_models(recipe, parents)
     parents.check_finite(parents.models)
     return parents
 

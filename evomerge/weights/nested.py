@@ -12,6 +12,7 @@ from evomerge.recipe import Recipe
 from evomerge.weights.disk_cache import locked
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.stack_plan import check_models
 from evomerge.weights.writer import write_model
 
 _FOLDER = "merged"
@@ -56,7 +57,7 @@ def _merged(name: str, inner: Recipe, pool: ParentPool) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent / f".{folder.name}.lock"):
             if not folder.exists():
-                parents.check_recipe(inner)
+                check_models(inner, parents)
                 write_model(inner, Materializer(parents), folder)
     except (InvalidInput, PreflightFailed) as error:
         raise type(error)([f"recipes.{name}: {line}" for line in error.problems]) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.model_reference import ModelReference
-from evomerge.recipe import STACK, Recipe
+from evomerge.recipe import Recipe
 from evomerge.signatures import did_you_mean
 from evomerge.tokenizer_policy import TokenizerPolicy
 from evomerge.weights.adapted_checkpoint import AdaptedCheckpoint
@@ -29,7 +29,6 @@ from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import Layout
 from evomerge.weights.parts import parts_of
 from evomerge.weights.references import locate
-from evomerge.weights.stack_compatibility import models_of, stack_problems
 from evomerge.weights.vocabulary import Alignment, Words, align
 from evomerge.weights.vocabulary_file import Vocabulary, read_vocabulary
 
@@ -201,9 +200,10 @@ class ParentPool:
         problems = self.problems(models, models[0], tokenizer, sliced=sliced) if models else []
         if problems:
             raise PreflightFailed(problems)
-        self._tell_notices()
+        self.log_notices()
 
-    def _tell_notices(self) -> None:
+    def log_notices(self) -> None:
+        """Log what a person should know of the parents."""
         for parent in self._parents.values():
             for line in parent.checkpoint.notices:
                 _LOG.warning("%s", line)
@@ -211,18 +211,13 @@ class ParentPool:
     def check_recipe(self, recipe: Recipe) -> None:
         """Compare with the donor every parent that lends its main tower to the same of the donor's.
 
-        What other modules lend is compared tensor by tensor when the recipe is expanded.
+        Not for stacks, whose models need less in common: see `check_stack`. What other modules lend
+        is compared tensor by tensor when the recipe is expanded.
 
         Raises:
             PreflightFailed: with one line per incompatibility.
             InvalidInput: a tokenizer file is damaged.
         """
-        if recipe.merge_method == STACK:
-            problems = stack_problems(self, recipe.donor, models_of(recipe))
-            if problems:
-                raise PreflightFailed(problems)
-            self._tell_notices()
-            return
         if not recipe.modules:
             self.check(recipe.tokenizer, sliced=bool(recipe.slices))
             self.alignment(recipe)

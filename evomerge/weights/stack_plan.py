@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import PreflightFailed
-from evomerge.recipe import Recipe
+from evomerge.recipe import STACK, Recipe
 from evomerge.stack import hops, path_of
 from evomerge.weights.family_config import family_config
 from evomerge.weights.layout import place_of
@@ -47,6 +47,20 @@ def check_stack(recipe: Recipe, pool: ParentPool) -> None:
     problems = problems or range_problems(recipe, pool)
     if problems:
         raise PreflightFailed(problems)
+
+
+def check_models(recipe: Recipe, pool: ParentPool) -> None:
+    """Whether the models of any valid recipe fit together; logs what a person should know of them.
+
+    Raises:
+        PreflightFailed: with one line per problem.
+        InvalidInput: a tokenizer file is damaged.
+    """
+    if recipe.merge_method != STACK:
+        pool.check_recipe(recipe)
+        return
+    check_stack(recipe, pool)
+    pool.log_notices()
 
 
 def dtype_of_stack(recipe: Recipe, pool: ParentPool) -> str:

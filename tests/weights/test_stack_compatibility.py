@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from evomerge.weights.materialize import Materializer
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.resident_stack import ResidentStack
 from evomerge.weights.stack_compatibility import stack_problems
+from evomerge.weights.stack_plan import check_models
 from evomerge.weights.writer import write_model
 from tests import stacks
 from tests.families import SEEING
@@ -132,7 +134,7 @@ def test_plans_and_resident_stacks_refuse_alike(pair: Path) -> None:
         (Segment("a", 0, 2), Segment("b", 1, 3)), donor="a", scale_mode="stream", dtype=None
     )
     attempts: tuple[Callable[[Recipe], object], ...] = (
-        pool.check_recipe,
+        partial(check_models, pool=pool),
         Materializer(pool).plan,
         ResidentStack(pool).become,
     )

@@ -1,0 +1,45 @@
+"""The candidates that did best, in a run at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from evomerge.candidate import Candidate
+from evomerge.report.recorded import RecordedRun, finalists, read_run
+
+
+def leading_candidates(run_dir: Path, top: int) -> tuple[tuple[Candidate, str], ...]:
+    """The winner first, then the candidates that did best, each with where its score comes from.
+
+    Candidates that reached the final are ranked by it, others by their distance from the mean of
+    their generation, because generations are scored on different items.
+    """
+    run = read_run(run_dir, driven=False)
+    reached = finalists(run)
+    fitness = {number: run.objective.fitness(found) for number, found in reached.items()}
+    found = [(n, f"fitness {fitness[n]:.4f} on the selection items") for n in _best_first(fitness)]
+    if run.decision is not None:
+        winner = int(run.decision["winner"])
+        found.sort(key=lambda entry: entry[0] != winner)
+    seen = {number for number, _ in found}
+    lead = _leads(run)
+    found += [
+        (n, f"{lead[n]:+.4f} against its generation's mean")
+        for n in _best_first(lead)
+        if n not in seen
+    ]
+    return tuple((run.candidates[number], score) for number, score in found[:top])
+
+
+def _best_first(fitness: Mapping[int, float]) -> list[int]:
+    return sorted(fitness, key=lambda number: (-fitness[number], number))
+
+
+def _leads(run: RecordedRun) -> dict[int, float]:
+    values = {n: run.objective.fitness(found) for n, found in run.results("search").items()}
+    generations: dict[int, list[float]] = {}
+    for number, value in values.items():
+        generations.setdefault(run.candidates[number].generation, []).append(value)
+    means = {generation: sum(v) / len(v) for generation, v in generations.items()}
+    return {n: value - means[run.candidates[n].generation] for n, value in values.items()}

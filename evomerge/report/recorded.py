@@ -1,0 +1,153 @@
+"""A run as its directory records it: specification, candidates, evaluations, decisions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evomerge.candidate import Candidate, Failed, Scored
+from evomerge.run.directory import read_resolved
+from evomerge.run.final import Results, joined
+from evomerge.run.ledger import Evaluation, LedgerReader
+from evomerge.score import Objective, TaskGoal
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What was read from a run directory."""
+
+    resolved: Mapping[str, Any]
+    objective: Objective
+    candidates: Mapping[int, Candidate]
+    evaluations: tuple[Evaluation, ...]
+    decisions: tuple[Mapping[str, Any] | None, ...]
+    firsts: tuple[int, ...]
+    warnings: tuple[str, ...]
+    finished: bool
+    driven: bool
+    seconds: float
+
+    @property
+    def search(self) -> Mapping[str, Any]:
+        """The last search, whose result is the run's."""
+        found: Mapping[str, Any] = self.resolved["searches"][-1]
+        return found
+
+    @property
+    def first(self) -> int:
+        """The first candidate of the last search."""
+        return self.firsts[-1]
+
+    @cached_property
+    def baselines(self) -> Mapping[int, Mapping[str, str]]:
+        """Label and kind of all searches' baselines, by candidate id."""
+        return {
+            number: entry
+            for search, first in zip(self.resolved["searches"], self.firsts, strict=True)
+            for number, entry in enumerate(search["baselines"], start=first)
+        }
+
+    @property
+    def decision(self) -> Mapping[str, Any] | None:
+        """That of the last search."""
+        return self.decisions[-1]
+
+    @property
+    def populations(self) -> frozenset[int]:
+        """The sizes of complete generations."""
+        return frozenset(search["population"] for search in self.resolved["searches"])
+
+    def failed(self, *, rejected: bool) -> set[int]:
+        """The candidates that failed, or those that were rejected unscored."""
+        outcomes = ((e.candidate, e.outcome) for e in self.evaluations)
+        return {c for c, o in outcomes if isinstance(o, Failed) and o.rejected == rejected}
+
+    def results(self, stage: str) -> dict[int, Results]:
+        """Per-item outcomes of a stage by candidate."""
+        return {
+            e.candidate: e.outcome.results
+            for e in self.evaluations
+            if e.stage == stage and isinstance(e.outcome, Scored)
+        }
+
+
+def read_run(run_dir: Path, *, driven: bool) -> RecordedRun:
+    """Everything on record; raises InvalidInput when it is damaged, or no run."""
+    resolved = read_resolved(run_dir)
+    names = [f"{search['name']}: " if search["name"] else "" for search in resolved["searches"]]
+    with LedgerReader.open(run_dir) as reader:
+        candidates = {candidate.id: candidate for candidate in reader.candidates()}
+        texts = [str(event.payload["text"]) for event in reader.events("warning")]
+        return RecordedRun(
+            resolved,
+            Objective(tuple(TaskGoal(**goal) for goal in resolved["goals"])),
+            candidates,
+            reader.evaluations(),
+            tuple(reader.meta(f"{name}decision") for name in names),
+            tuple(_first_candidate(reader, name) for name in names),
+            tuple(dict.fromkeys(texts)),
+            reader.meta("winner") is not None,
+            driven,
+            float(reader.meta("seconds") or 0.0),
+        )
+
+
+def _first_candidate(reader: LedgerReader, name: str) -> int:
+    """Where a search's candidates begin; beyond all of them before it has begun."""
+    first = reader.meta(f"{name}first candidate")
+    return sys.maxsize // 2 if first is None else int(first)
+
+
+def kind_of(run: RecordedRun, number: int) -> str:
+    """What a model is, as `ModelRow.kind` has it."""
+    if number not in run.baselines:
+        return "winner"
+    kind = run.baselines[number]["kind"]
+    # An earlier stage may have found nothing better than a fixed recipe.
+    return "baseline" if kind == "stage" and not evolved_earlier(run, number) else kind
+
+
+def label_of(run: RecordedRun, number: int) -> str:
+    """What a model is called."""
+    if number in run.baselines:
+        return str(run.baselines[number]["label"])
+    candidate = run.candidates[number]
+    return f"merge {number} ({candidate.origin})"
+
+
+def finalists(run: RecordedRun) -> dict[int, Results]:
+    """The models that reached the last rung, with their outcomes on all selection items."""
+    stages = sorted(
+        {
+            e.stage
+            for e in run.evaluations
+            if e.stage.startswith("final ") and e.candidate >= run.first
+        }
+    )
+    if run.decision is None or not stages:
+        return {}
+    found: dict[int, Results] = {}
+    for number in run.results(stages[-1]):
+        if number < run.first:
+            continue
+        total: Results | None = None
+        for stage in stages:
+            total = joined(total, run.results(stage)[number])
+        assert total is not None
+        found[number] = total
+    return found
+
+
+def evolved_earlier(run: RecordedRun, winner: int) -> bool:
+    """Whether a baseline of the last search is a merge that an earlier one evolved."""
+    recipes = {
+        run.candidates[int(decision["winner"])].recipe.digest
+        for decision in run.decisions[:-1]
+        if decision is not None and decision["winner"] != decision["best_baseline"]
+    }
+    nested = {recipe.digest for _, recipe in run.candidates[winner].recipe.nested}
+    return bool(nested & recipes)
