@@ -18,6 +18,7 @@ from evomerge.cli.overrides import overrides
 from evomerge.errors import InvalidInput
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
 from evomerge.parameter import Parameter, Scope
+from evomerge.recipe import STACK
 from evomerge.report.leading import leading_candidates
 from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, status_lines, verdict_lines
@@ -150,7 +151,10 @@ def methods_command(name: str | None, *, as_json: bool) -> None:
         print(json.dumps({"schema": "evomerge/methods/v1", "methods": listed}))
         return
     for signature in chosen:
-        print(f"{signature.name}\n  {signature.paper}; base model {signature.base.value}")
+        base = (
+            "gives embeddings, norm and head" if signature.name == STACK else signature.base.value
+        )
+        print(f"{signature.name}\n  {signature.paper}; base model {base}")
         for parameter in signature.parameters:
             print(f"    {_described(parameter)}")
 
