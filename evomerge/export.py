@@ -24,11 +24,11 @@ from evomerge.report.summarize import summarize
 from evomerge.run.directory import model_root, read_resolved
 from evomerge.run.ledger import LedgerReader
 from evomerge.score import COST_TASK, TaskOutcomes
-from evomerge.stack import path_of
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.saved import best_device, load_saved
+from evomerge.weights.stack_fold import is_scaled
 from evomerge.weights.stack_mergekit import mergekit_form
 from evomerge.weights.writer import write_model
 
@@ -129,17 +129,15 @@ def _verify(
     model, tokenizer = load_saved(model_dir, device)
     scored = LmHarness(model, tokenizer, evaluator, device).evaluate(items)
     different = _differences(recorded, scored)
-    if len(different) > (_ROUNDED_SHARE * items.count if _is_scaled(winner.recipe) else 0):
+    recipe = winner.recipe
+    rounded = recipe.merge_method == STACK and is_scaled(recipe)
+    if len(different) > (_ROUNDED_SHARE * items.count if rounded else 0):
         raise BuildFailed(
             f"{model_dir}: the saved model does not reproduce what was scored: "
             f"{len(different)} of {items.count} items differ, the first is {different[0]}; "
             "the run is intact: run the same command again on the machine that scored it"
         )
     return {"items": items.count, "different": len(different)}
-
-
-def _is_scaled(recipe: Recipe) -> bool:
-    return recipe.merge_method == STACK and any(s.gain != 1.0 for s in path_of(recipe))
 
 
 def _differences(recorded: tuple[TaskOutcomes, ...], scored: tuple[TaskOutcomes, ...]) -> list[str]:

@@ -81,9 +81,9 @@ def build_run(
     models = tuple(dict.fromkeys(model for stage in stages for model in stage.models))
     start = stages[0].space.decode(stages[0].space.start)
     merges = [stage.space for stage in stages if isinstance(stage.space, SearchSpace)]
-    for space in merges:
-        checked_parents(space.decode(space.start), root)
     parents = ParentPool.open(models, root)
+    for recipe in (space.decode(space.start) for space in merges):
+        check_models(recipe, parents.only(recipe.referenced_models()))
     parents.check_finite(models)
     evaluator = evaluator_spec(file.objective, root)
     catalog = load_catalog(evaluator)
