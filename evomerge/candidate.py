@@ -55,11 +55,16 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Scored:
-    """Outcomes per task, and seconds spent building the merge and scoring it."""
+    """Outcomes per task, and seconds spent building the merge and scoring it.
+
+    `remarks` are short texts about how it was scored, such as "batch halved to 16 after out of
+    memory"; they change nothing about the outcome.
+    """
 
     results: tuple[TaskOutcomes, ...]
     build_seconds: float
     score_seconds: float
+    remarks: tuple[str, ...] = ()
 
 
 REJECTED = "rejected"
