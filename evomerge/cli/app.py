@@ -68,6 +68,10 @@ def search(
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Where candidates are evaluated.")] = Engine.auto,
     address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT or auto.")] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(help="Longest an evaluation may take, e.g. 30m; then its worker is replaced."),
+    ] = None,
     settings: Set = None,
     fail_if_not_better: Annotated[
         bool, typer.Option("--fail-if-not-better", help="Exit 4 when nothing beats the baselines.")
@@ -84,7 +88,7 @@ def search(
     from evomerge.cli.searching import SearchRequest, search_command
 
     request = SearchRequest(
-        space, budget, out, seed, workers, engine.value, address, tuple(settings or ())
+        space, budget, out, seed, workers, engine.value, address, timeout, tuple(settings or ())
     )
     search_command(request, fail_if_not_better=fail_if_not_better, as_json=as_json)
 

@@ -18,14 +18,15 @@ from rich.console import Console
 
 from evomerge.cli.live import watch
 from evomerge.cli.overrides import overrides
-from evomerge.errors import NothingBetter
+from evomerge.errors import InvalidInput, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
 from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
-from evomerge.run.config import read_space_file
-from evomerge.run.directory import open_directory, stored_populations
+from evomerge.run.config import read_space_file, seconds
+from evomerge.run.deadlines import UNKNOWN, Deadlines
+from evomerge.run.directory import open_directory, stored_stages
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
@@ -48,6 +49,7 @@ class SearchRequest:
     workers: int | None
     engine: str
     address: str | None
+    timeout: str | None
     settings: tuple[str, ...]
 
 
@@ -65,7 +67,7 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         stages,
         request.space,
         workers=request.workers,
-        populations=stored_populations(run_dir),
+        stored=stored_stages(run_dir),
     )
     resumed = open_directory(run_dir, request.space, built.resolved)
     console = Console(stderr=True)
@@ -107,6 +109,7 @@ def _drive(
     console: Console,
 ) -> None:
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
+    deadlines = Deadlines(UNKNOWN if request.timeout is None else _seconds(request.timeout))
     with (
         _stop_on_signals(console) as stop,
         open_pool(
@@ -114,13 +117,23 @@ def _drive(
             built.worker,
             workers=built.workers,
             threads=built.worker.threads,
+            deadline=deadlines,
             address=request.address,
             logs=run_dir / "logs",
         ) as pool,
     ):
-        evaluations = Evaluations(ledger, Dispatcher(pool), built.plan.objective, stop)
+        evaluations = Evaluations(
+            ledger, Dispatcher(pool), built.plan.objective, stop, deadlines=deadlines
+        )
         search = Search(built.plan, ledger, evaluations)
         watch(search.run(), built.plan.budget, console)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise InvalidInput(f"--timeout: {error}") from None
 
 
 @contextmanager

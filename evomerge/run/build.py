@@ -22,6 +22,7 @@ from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
 from evomerge.recipe import Recipe
 from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
+from evomerge.run.directory import StoredStage
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
@@ -62,7 +63,7 @@ def build_run(
     path: Path,
     *,
     workers: int | None,
-    populations: Sequence[int] | None,
+    stored: Sequence[StoredStage] | None,
 ) -> BuiltRun:
     """Check the parents and tasks of a space file and put the run together.
 
@@ -72,7 +73,7 @@ def build_run(
         path: where the file is; relative paths start from its folder.
         workers: how many; None for what this machine can hold. Not part of the run: it only
             raises the default population of a new one.
-        populations: those of the run to continue, for a file that does not say; None for a new run.
+        stored: what the run to continue was created with; None for a new run.
 
     Raises:
         InvalidInput, PreflightFailed: every problem found before anything heavy starts.
@@ -89,11 +90,11 @@ def build_run(
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
     count = workers or default_workers(parents, start.donor)
-    plan = _plan(file, stages, catalog, splits, populations or [None] * len(stages), count)
+    plan = _plan(file, stages, catalog, splits, stored or [None] * len(stages), count)
     _check_budget(plan, path)
     built = (plan.budget.candidates or _MERGES) // count
     worker = WorkerSpec(
-        models,
+        tuple((model, parents.contents(model)) for model in models),
         str(root),
         start,
         evaluator,
@@ -113,7 +114,7 @@ def _plan(
     stages: Sequence[Stage],
     catalog: Catalog,
     splits: Splits,
-    populations: Sequence[int | None],
+    stored: Sequence[StoredStage | None],
     workers: int,
 ) -> RunPlan:
     goals = catalog.goals
@@ -126,8 +127,8 @@ def _plan(
         selection_items=splits.selection,
         holdout_items=splits.holdout,
         stages=tuple(
-            stage_plan(file, stage, population, workers)
-            for stage, population in zip(stages, populations, strict=True)
+            stage_plan(file, stage, past, workers)
+            for stage, past in zip(stages, stored, strict=True)
         ),
         budget=Budget(file.budget.candidates, file.budget.items, file.budget.time),
         seed=file.seed,

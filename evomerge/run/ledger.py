@@ -117,14 +117,16 @@ class Ledger:
                 "ON CONFLICT (candidate, stage) DO NOTHING",
             )
 
-    def outcome(self, key: tuple[int, str]) -> Outcome | None:
-        """The counted outcome of an evaluation; None while there is none."""
+    def counted(self, key: tuple[int, str]) -> tuple[int, Outcome] | None:
+        """Place in the order of counting, and outcome, of an evaluation; None while it has none."""
         clause = "WHERE candidate = ? AND stage = ?"
         with explained(self._path):
             stored = select(self._connection, "evaluations", clause, key)
-        if not stored:
-            return None
-        return evaluation_of(intact("evaluations", stored[0], str(self._path))).outcome
+            if not stored:
+                return None
+            query = f"SELECT seq FROM evaluations {clause}"
+            (seq,) = self._connection.execute(query, key).fetchone()
+        return seq, evaluation_of(intact("evaluations", stored[0], str(self._path))).outcome
 
     def log(self, kind: str, payload: Mapping[str, object]) -> None:
         """Append an event; `payload` must be JSON."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from evomerge.errors import InvalidInput
-from evomerge.run.pool import WorkerFactory, WorkerPool
+from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool
 from evomerge.run.pools.ray import LOCAL, ray_pool
@@ -18,6 +18,7 @@ def open_pool(
     *,
     workers: int,
     threads: int,
+    deadline: Deadline,
     address: str | None,
     logs: Path,
 ) -> WorkerPool:
@@ -35,7 +36,9 @@ def open_pool(
     if address is not None and engine != "ray":
         raise InvalidInput(f"--address {address}: only the ray engine has one; use --engine ray")
     if engine == "ray":
-        return ray_pool(factory, workers, address=cluster or LOCAL, threads=threads)
+        return ray_pool(
+            factory, workers, address=cluster or LOCAL, threads=threads, deadline=deadline
+        )
     if engine == "inline":
         return InlinePool(factory)
-    return local_pool(factory, workers, threads=threads, logs=logs)
+    return local_pool(factory, workers, threads=threads, deadline=deadline, logs=logs)

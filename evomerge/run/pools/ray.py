@@ -11,7 +11,7 @@ from typing import Any, final
 
 from evomerge.candidate import Assignment
 from evomerge.errors import InvalidInput, PreflightFailed
-from evomerge.run.pool import EvaluatingWorker, WorkerFactory, WorkerPool
+from evomerge.run.pool import Deadline, EvaluatingWorker, WorkerFactory, WorkerPool
 from evomerge.run.pools.serving import Message, StartFailure, answer, one_line, start, started
 from evomerge.run.pools.supervised import START_DEADLINE, Gone, SupervisedPool
 
@@ -26,7 +26,7 @@ def ray_pool(
     *,
     address: str = LOCAL,
     threads: int = 1,
-    deadline: float | None = None,
+    deadline: Deadline,
     start_deadline: float = START_DEADLINE,
 ) -> SupervisedPool[RayMember]:
     """Ask a Ray cluster for `size` workers; those that do not fit yet join when there is room.
@@ -39,7 +39,7 @@ def ray_pool(
         address: "local" starts Ray on this machine and ends it with the pool; "host:port" joins
             a running cluster. A Ray that this process has already joined is used as it is.
         threads: CPUs that each worker reserves.
-        deadline: seconds per assignment, after which the worker is killed.
+        deadline: after which a worker that has not answered is killed.
         start_deadline: seconds until a worker must be placed and ready.
 
     Raises:
