@@ -36,7 +36,7 @@ RECIPE = Recipe(
     dtype="bfloat16",
 )
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats(-1e300, 1e300)
 seconds = st.floats(0.0, 1e6)
 words = st.text(max_size=8)
 outcomes = st.one_of(
@@ -55,6 +55,7 @@ outcomes = st.one_of(
         ).map(tuple),
         build_seconds=seconds,
         score_seconds=seconds,
+        remarks=st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=2).map(tuple),
     ),
 )
 settings_of_recipes = st.one_of(
@@ -216,7 +217,7 @@ def test_events_and_facts(ledger: Ledger, tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_told_who_holds_the_run(ledger: Ledger, tmp_path: Path) -> None:
-    assert ledger.meta("format") == 1
+    assert ledger.meta("format") == 2
     with pytest.raises(RunLocked, match=rf"drives this run \(pid {os.getpid()} on \S+ holds"):
         Ledger.open(tmp_path)
     assert is_locked(tmp_path)
@@ -324,28 +325,12 @@ def test_a_damaged_row_is_named(change: str, row: str, tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute(change)
     connection.close()
-    expectation = f"{row}.* damaged: its checksum does not match; restore the file from a copy"
+    advice = "see what is lost with 'evomerge repair RUN"
+    expectation = f"{row}.* damaged: its checksum does not match; {advice}"
     with pytest.raises(InvalidInput, match=expectation):
         Ledger.open(tmp_path)
     with LedgerReader.open(tmp_path) as reader, pytest.raises(InvalidInput, match=expectation):
         (reader.candidates(), reader.evaluations(), reader.events(), reader.meta("winner"))
-
-
-def test_the_advice_about_a_damaged_evaluation_works(tmp_path: Path) -> None:
-    path = filled(tmp_path)
-    data = path.read_bytes()
-    damaged = data.replace(b'"items":["item 0"', b'"items":["itEm 0"', 1)
-    assert damaged != data
-    path.write_bytes(damaged)
-    with pytest.raises(InvalidInput, match=r"again after: sqlite3 ledger\.sqlite") as error:
-        Ledger.open(tmp_path)
-    statement = str(error.value).split('"')[1]
-    with sqlite3.connect(path) as connection:
-        connection.execute(statement)
-    connection.close()
-    with Ledger.open(tmp_path) as ledger:
-        outcomes = [outcome_of(ledger, (number, "search")) for number in range(3)]
-    assert outcomes.count(None) == 1
 
 
 @settings(deadline=None, max_examples=150)
@@ -385,22 +370,22 @@ def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no evomerge ledger in this file"):
         LedgerReader.open(tmp_path)
     with Ledger.open(tmp_path) as ledger:  # what a crash during creation leaves behind
-        assert ledger.meta("format") == 1
+        assert ledger.meta("format") == 2
     with pytest.raises(InvalidInput, match="cannot be used as a run directory: Not a directory"):
         Ledger.open(tmp_path / LEDGER / "run")
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
-        ledger.set_meta("format", 2)
+        ledger.set_meta("format", 1)
     for opener in (Ledger.open, LedgerReader.open):
-        with pytest.raises(InvalidInput, match="expected ledger format 1, got 2: use the evomerge"):
+        with pytest.raises(InvalidInput, match="expected ledger format 2, got 1: use the evomerge"):
             opener(tmp_path)
 
 
 def test_a_full_disk_interrupts_and_loses_nothing(ledger: Ledger, tmp_path: Path) -> None:
-    pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
-    ledger._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    pages = ledger._file.connection.execute("PRAGMA page_count").fetchone()[0]
+    ledger._file.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
     with pytest.raises(Interrupted, match="the disk is full: free some space and run the same"):  # noqa: PT012
         for number in range(1000):
             ledger.add_candidate(candidate(number))
