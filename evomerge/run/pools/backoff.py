@@ -45,10 +45,14 @@ class Backoff:
     ) -> EvomergeError | None:
         """A worker has not become ready; returns the error that ends the run, if it should end.
 
-        A user's error ends it at once, because the next worker would say the same. Anything else
+        A user's error ends it at once, because the next worker would say the same; unless that
+        one will be `elsewhere`, which happens once per node and is no strike. Anything else
         is tried again; the third failure in a row ends the run if no other worker is ready
         (`alone`), else the run goes on with those.
         """
+        if failure.elsewhere:
+            self._wait(place, now, _AFTER_FAILED_START, 1)
+            return None
         if failure.error is not None:
             return failure.error(failure.problems)
         self._strikes[place] += 1
