@@ -67,7 +67,22 @@ def search(
         int | None, typer.Option(min=1, help="Default: one per GPU or core.")
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Where candidates are evaluated.")] = Engine.auto,
-    address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT or auto.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray: HOST:PORT of a cluster, auto to find it, or local.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Ray: 1 or a share such as 0.5. Default: 1 if any.")
+    ] = None,
+    memory_per_worker: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Ray: memory to reserve, such as 8GB.")
+    ] = None,
+    fetch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Run once per node for each folder it lacks: 'rsync -a head:{path}/ {path}/'.",
+        ),
+    ] = None,
     timeout: Annotated[
         str | None,
         typer.Option(help="Longest an evaluation may take, e.g. 30m; then its worker is replaced."),
@@ -88,7 +103,18 @@ def search(
     from evomerge.cli.searching import SearchRequest, search_command
 
     request = SearchRequest(
-        space, budget, out, seed, workers, engine.value, address, timeout, tuple(settings or ())
+        space=space,
+        budget=budget,
+        out=out,
+        seed=seed,
+        workers=workers,
+        engine=engine.value,
+        address=address,
+        gpus_per_worker=gpus_per_worker,
+        memory_per_worker=memory_per_worker,
+        fetch=fetch,
+        timeout=timeout,
+        settings=tuple(settings or ()),
     )
     search_command(request, fail_if_not_better=fail_if_not_better, as_json=as_json)
 

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,11 @@ from evomerge.run.deadlines import UNKNOWN, Deadlines
 from evomerge.run.directory import open_directory, stored_stages
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
-from evomerge.run.ledger import Ledger
+from evomerge.run.fetch import fetch_command, folders_of
+from evomerge.run.ledger import Ledger, LedgerReader
 from evomerge.run.pool import Dispatcher
-from evomerge.run.pools.choose import open_pool
+from evomerge.run.pools.choose import Workplace, choose_engine
+from evomerge.run.resources import worker_resources
 from evomerge.run.spaces import checked_stages, space_notices
 
 _BUDGET = re.compile(r"^(\d+)\s*(items?)?$")
@@ -49,6 +51,9 @@ class SearchRequest:
     workers: int | None
     engine: str
     address: str | None
+    gpus_per_worker: float | None
+    memory_per_worker: str | None
+    fetch: str | None
     timeout: str | None
     settings: tuple[str, ...]
 
@@ -62,29 +67,55 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     file = read_space_file(request.space, _overrides(request))
     stages = checked_stages(file, request.space)
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
-    built = build_run(
-        file,
-        stages,
-        request.space,
-        workers=request.workers,
-        stored=stored_stages(run_dir),
-    )
-    resumed = open_directory(run_dir, request.space, built.resolved)
-    console = Console(stderr=True)
-    with Ledger.open(run_dir) as ledger:
-        if resumed:
-            console.print(f"continuing {run_dir}", highlight=False)
-        said = [f"notice: {notice}" for notice in built.notices]
-        for line in (*space_notices(stages, request.space), *said):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-        if ledger.meta("winner") is None:
-            _drive(request, built, ledger, run_dir, console)
-        _hand_over(built, run_dir, console)
+    resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
+    engine = choose_engine(request.engine, request.address, resources)
+    with Workplace(engine, resources) as workplace:
+        built = build_run(
+            file,
+            stages,
+            request.space,
+            workers=request.workers,
+            room=None if _is_finished(run_dir) else workplace.room,
+            stored=stored_stages(run_dir),
+        )
+        notices = (
+            *space_notices(stages, request.space),
+            *(f"notice: {notice}" for notice in built.notices),
+        )
+        _run(request, built, run_dir, workplace, notices)
     better = _print_result(run_dir, as_json=as_json)
     if fail_if_not_better and not better:
         raise NothingBetter(
             "the holdout does not show that the result beats every baseline; see the verdict above"
         )
+
+
+def _run(
+    request: SearchRequest,
+    built: BuiltRun,
+    run_dir: Path,
+    workplace: Workplace,
+    notices: Sequence[str],
+) -> None:
+    resumed = open_directory(run_dir, request.space, built.resolved)
+    console = Console(stderr=True)
+    with Ledger.open(run_dir) as ledger:
+        if resumed:
+            console.print(f"continuing {run_dir}", highlight=False)
+        for line in notices:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if ledger.meta("winner") is None:
+            _drive(request, built, ledger, run_dir, workplace, console)
+        _hand_over(built, run_dir, console)
+
+
+def _is_finished(run_dir: Path) -> bool:
+    """Whether nothing is left to evaluate, so that no cluster needs to be there."""
+    try:
+        with LedgerReader.open(run_dir) as reader:
+            return reader.meta("winner") is not None
+    except InvalidInput:
+        return False
 
 
 def _overrides(request: SearchRequest) -> dict[str, Any]:
@@ -106,20 +137,21 @@ def _drive(
     built: BuiltRun,
     ledger: Ledger,
     run_dir: Path,
+    workplace: Workplace,
     console: Console,
 ) -> None:
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
     deadlines = Deadlines(UNKNOWN if request.timeout is None else _seconds(request.timeout))
+    spec = built.worker
+    fetch = None
+    if request.fetch is not None:
+        models = tuple(model for model, _ in spec.models)
+        folders = folders_of(models, spec.evaluator.include, Path(spec.root))
+        fetch = (fetch_command(request.fetch), folders)
     with (
         _stop_on_signals(console) as stop,
-        open_pool(
-            request.engine,
-            built.worker,
-            workers=built.workers,
-            threads=built.worker.threads,
-            deadline=deadlines,
-            address=request.address,
-            logs=run_dir / "logs",
+        workplace.open_pool(
+            spec, built.workers, deadline=deadlines, logs=run_dir / "logs", fetch=fetch
         ) as pool,
     ):
         evaluations = Evaluations(

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -63,6 +63,7 @@ def build_run(
     path: Path,
     *,
     workers: int | None,
+    room: Callable[[int], int] | None = None,
     stored: Sequence[StoredStage] | None,
 ) -> BuiltRun:
     """Check the parents and tasks of a space file and put the run together.
@@ -71,8 +72,9 @@ def build_run(
         file: the parsed space file.
         stages: its searches.
         path: where the file is; relative paths start from its folder.
-        workers: how many; None for what this machine can hold. Not part of the run: it only
+        workers: how many; None for as many as there is room for. Not part of the run: it only
             raises the default population of a new one.
+        room: how many workers of so many bytes fit where they will be; None is this machine.
         stored: what the run to continue was created with; None for a new run.
 
     Raises:
@@ -89,6 +91,8 @@ def build_run(
     evaluator = evaluator_spec(file.objective, root)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
+    if workers is None and room is not None:
+        workers = room(worker_bytes(parents, start.donor))
     count = workers or default_workers(parents, start.donor)
     plan = _plan(file, stages, catalog, splits, stored or [None] * len(stages), count)
     _check_budget(plan, path)
@@ -166,11 +170,16 @@ def default_workers(parents: ParentPool, donor: str) -> int:
     """
     if torch.cuda.device_count():
         return torch.cuda.device_count()
-    need = sum(info.nbytes for info in parents.infos(donor).values()) + _LIBRARY_BYTES
+    need = worker_bytes(parents, donor)
     room = int(_MEMORY_SHARE * psutil.virtual_memory().available / need)
     linux = sys.platform == "linux"
     cores = len(os.sched_getaffinity(0)) if linux else psutil.cpu_count() or 1
     return max(1, min(cores, room, _MOST_WORKERS))
+
+
+def worker_bytes(parents: ParentPool, donor: str) -> int:
+    """About what a worker keeps to itself: a merged model as large as the donor, and libraries."""
+    return sum(info.nbytes for info in parents.infos(donor).values()) + _LIBRARY_BYTES
 
 
 def evaluator_spec(objective: ObjectiveConfig, root: Path) -> EvaluatorSpec:

@@ -19,7 +19,9 @@ from evomerge.run.pool import Answer, Concluded, Dispatcher, WorkerPool
 from evomerge.run.pools import backoff
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool, visible_gpus
-from evomerge.run.pools.ray import connect, ray_pool
+from evomerge.run.pools.ray import ray_pool
+from evomerge.run.pools.ray_cluster import RayCluster
+from evomerge.run.resources import WorkerResources
 from tests.contracts.fake_workers import FakeFactory, assignment, expected
 
 PATIENCE = 60.0
@@ -36,10 +38,9 @@ class MakePool(Protocol):
 
 @pytest.fixture(scope="module")
 def _ray() -> Iterator[None]:
-    ray, ours = connect("local", cpus=2)
-    assert ours
+    cluster = RayCluster.join("local", cpus=2)
     yield
-    ray.shutdown()
+    cluster.close()
 
 
 def pool_maker(kind: str) -> MakePool:
@@ -48,7 +49,7 @@ def pool_maker(kind: str) -> MakePool:
             return InlinePool(factory)
         if kind == "local":
             return local_pool(factory, 2, deadline=lambda _: deadline)
-        return ray_pool(factory, 2, deadline=lambda _: deadline)
+        return ray_pool(factory, 2, cluster=RayCluster.join(), deadline=lambda _: deadline)
 
     return make
 
@@ -388,22 +389,47 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InvalidInput, match=r"pip install 'evomerge\[ray\]'"):
-        ray_pool(FakeFactory(), 1, deadline=patient)
-
-
-@pytest.mark.parametrize("address", ["", "auto", "10.0.0.1", "ray://10.0.0.1:10001", "host:port"])
-def test_a_malformed_ray_address_is_refused(address: str) -> None:
-    with pytest.raises(InvalidInput, match="expected 'local' or host:port"):
-        ray_pool(FakeFactory(), 1, deadline=patient, address=address)
-
-
-def test_a_dead_ray_address_is_refused_at_once() -> None:
-    with pytest.raises(PreflightFailed, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):
-        ray_pool(FakeFactory(), 1, deadline=patient, address="127.0.0.1:1")
+        RayCluster.join()
 
 
 @pytest.mark.usefixtures("_ray")
-def test_a_worker_that_fits_on_no_node_is_refused() -> None:
-    expectation = "no node can hold a worker: expected 64 CPUs and 0 GPUs on one node, got 2 CPUs"
-    with pytest.raises(PreflightFailed, match=expectation):
-        ray_pool(FakeFactory(), 1, deadline=patient, threads=64)
+@pytest.mark.parametrize(
+    ("wanted", "line"),
+    [
+        (WorkerResources(64), "expected 64 CPUs, 0 GPUs on one node, got 2 CPUs, 0 GPUs"),
+        (WorkerResources(1, 0.5), r"expected 1 CPUs, 0\.5 GPUs on one node, got 2 CPUs, 0 GPUs"),
+        (WorkerResources(1, None, 10**15), r"expected 1 CPUs, 0 GPUs, 1000000\.0 GB on one node"),
+    ],
+)
+def test_a_worker_that_fits_on_no_node_is_refused(wanted: WorkerResources, line: str) -> None:
+    with pytest.raises(PreflightFailed, match=f"no node can hold a worker: {line}"):
+        ray_pool(FakeFactory(), 1, cluster=RayCluster.join(), resources=wanted, deadline=patient)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_local_ray_listens_on_the_loopback_address_only() -> None:
+    import ray  # noqa: PLC0415
+
+    (node,) = ray.nodes()
+    ports = {node["NodeManagerPort"], node["ObjectManagerPort"]}
+    assert {address for address, port in listening() if port in ports} == {"loopback"}
+
+
+@pytest.mark.usefixtures("_ray")
+def test_the_room_on_a_cluster_is_counted_by_resource() -> None:
+    cluster = RayCluster.join()
+    assert cluster.room(WorkerResources(1), size=10**6) == 2
+    assert cluster.room(WorkerResources(2), size=10**6) == 1
+    total = next(iter(cluster.offers().values()))["memory"]
+    assert cluster.room(WorkerResources(1), size=int(0.6 * total)) == 1
+    assert cluster.room(WorkerResources(1, None, int(0.4 * total)), size=int(0.6 * total)) == 2
+
+
+def listening() -> Iterator[tuple[str, int]]:
+    """Every listening port, with "loopback" or the address in hex; IPv4 may be mapped into IPv6."""
+    own = {"0100007F", "0000000000000000FFFF00000100007F"}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            address, _, port = line.split()[1].partition(":")
+            if line.split()[3] == "0A":
+                yield "loopback" if address in own else address, int(port, 16)

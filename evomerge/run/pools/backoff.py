@@ -48,7 +48,11 @@ class Backoff:
         Nothing ends it while other workers are `ready`: one machine may lack what others have.
         Otherwise a user's error ends it as soon as no other worker is `starting`, or at its second
         time, because the next worker would say the same; anything else at the third time in a row.
+        If the next one will be `elsewhere`, which happens once per node, this was no strike.
         """
+        if failure.elsewhere:
+            self._wait(place, now, _AFTER_FAILED_START, 1)
+            return None
         self._strikes[place] += 1
         strikes = self._strikes[place]
         if failure.error is not None and not ready and (strikes > 1 or not starting):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import final
 
 from evomerge.candidate import Assignment
+from evomerge.errors import EvomergeError
 from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
 from evomerge.run.pools.local_worker import serve
 from evomerge.run.pools.serving import Message
@@ -79,6 +80,11 @@ class LocalMember:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the worker's death closes the pipe
         self._send(factory)
+
+    @property
+    def placed(self) -> bool:
+        """Always: its process exists."""
+        return True
 
     def give(self, assignment: Assignment) -> bool:
         """Send an assignment."""
@@ -152,6 +158,10 @@ class LocalTransport:
         by_pipe = {member.connection: member for member in members}
         ready = connection.wait(list(by_pipe), timeout)
         return [member for pipe, member in by_pipe.items() if pipe in ready]
+
+    def no_room(self, seconds: float) -> EvomergeError | None:  # noqa: ARG002 - cannot happen
+        """There is always room."""
+        return None
 
     def close(self) -> None:
         """Nothing is shared."""
