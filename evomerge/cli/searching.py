@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
 from evomerge.cli.overrides import overrides
 from evomerge.errors import NothingBetter
@@ -25,7 +26,7 @@ from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.config import read_space_file
-from evomerge.run.directory import open_directory, stored_populations
+from evomerge.run.directory import check_consent, open_directory, stored_populations
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
@@ -49,6 +50,7 @@ class SearchRequest:
     engine: str
     address: str | None
     settings: tuple[str, ...]
+    allow: AllowFlags
 
 
 def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json: bool) -> None:
@@ -58,14 +60,17 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         NothingBetter: the holdout shows no lead over the baselines, and `fail_if_not_better`.
     """
     file = read_space_file(request.space, _overrides(request))
-    stages = checked_stages(file, request.space)
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
+    consent = given_consent(request.allow, request.space.resolve().parent)
+    check_consent(run_dir, consent)
+    stages = checked_stages(file, request.space, consent)
     built = build_run(
         file,
         stages,
         request.space,
         workers=request.workers,
         populations=stored_populations(run_dir),
+        consent=consent,
     )
     resumed = open_directory(run_dir, request.space, built.resolved)
     console = Console(stderr=True)
@@ -73,7 +78,7 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         if resumed:
             console.print(f"continuing {run_dir}", highlight=False)
         said = [f"notice: {notice}" for notice in built.notices]
-        for line in (*space_notices(stages, request.space), *said):
+        for line in (*space_notices(stages, request.space, consent), *said):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         if ledger.meta("winner") is None:
             _drive(request, built, ledger, run_dir, console)
@@ -146,7 +151,7 @@ def _stop_on_signals(console: Console) -> Iterator[threading.Event]:
 def _hand_over(built: BuiltRun, run_dir: Path, console: Console) -> None:
     if not (run_dir / "best").exists():
         console.print("saving the winner and checking that it scores as recorded", highlight=False)
-    save_best(run_dir, built.worker.evaluator)
+    save_best(run_dir, built.worker.evaluator, built.worker.consent)
     page = render_report(summarize(run_dir))
     (run_dir / "report.html").write_text(page, encoding="utf-8")
 

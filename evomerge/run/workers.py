@@ -12,6 +12,7 @@ from typing import Protocol, final
 import torch
 
 from evomerge.candidate import Assignment, Failed, Scored
+from evomerge.consent import NOTHING, Consent
 from evomerge.errors import BuildFailed, EvomergeError
 from evomerge.evaluate.evaluator import EvaluatorSpec
 from evomerge.recipe import STACK, Recipe
@@ -38,6 +39,7 @@ class WorkerSpec:
         merges: about how many candidates a worker will build.
         probe: what rejects broken stacks before they are scored.
         cost: the measure of a stack's cost that is part of the objective.
+        consent: which code and pickle files of the models may be used.
     """
 
     models: tuple[str, ...]
@@ -48,6 +50,7 @@ class WorkerSpec:
     merges: int
     probe: Probe | None = None
     cost: str | None = None
+    consent: Consent = NOTHING
 
     def __call__(self) -> Worker:
         """Open the parents, build the resident model, and load the tasks and their prompts.
@@ -56,7 +59,9 @@ class WorkerSpec:
             InvalidInput, PreflightFailed: parents, tasks and donor do not fit on this machine.
         """
         torch.set_num_threads(self.threads)
-        benches = Benches(self, ParentPool.open(self.models, Path(self.root)), best_device())
+        benches = Benches(
+            self, ParentPool.open(self.models, Path(self.root), self.consent), best_device()
+        )
         benches.of(self.donor)
         return Worker(benches)
 
