@@ -48,8 +48,9 @@ def _function(tagged: Tagged, allowed: Sequence[Allowed]) -> Callable[..., Any]:
 
 
 def _module(path: Path, digest: str) -> ModuleType:
-    """The module made from the very bytes whose hash was allowed; once per content."""
-    name = f"evomerge_task_code.{path.stem}_{digest[:16]}"
+    """The module made from the very bytes whose hash was allowed; once per file and content."""
+    key = hashlib.sha256(f"{path.resolve()}:{digest}".encode("utf-8", "surrogateescape"))
+    name = f"evomerge_task_code.{path.stem}_{key.hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     content = read_bytes(path, max_mib=_MAX_MIB)

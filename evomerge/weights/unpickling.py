@@ -11,6 +11,7 @@ import pickle
 import re
 import resource
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor
 from evomerge.weights.headers import ELEMENT_TYPES, TensorInfo, encode_header
 from evomerge.weights.layout import is_head
 
-_CALLED = re.compile(r"(?:global|GLOBAL|class|function)[ :]+`?([\w.]+)")
+_CALLED = re.compile(r"GLOBAL ([\w.]+)")
 _SPARE_BYTES = 2**30
 _SECONDS_PER_GB = 120
 
@@ -79,10 +80,11 @@ def convert(sources: Mapping[Path, str], out: Path, *, tied: bool) -> dict[str, 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        # weights_only: the unpickler knows tensors and containers, and calls nothing else.
-        content: Any = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        with warnings.catch_warnings(action="ignore"):
+            # weights_only: the unpickler knows tensors and containers, and calls nothing else.
+            content: Any = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except pickle.UnpicklingError as error:
         called = _CALLED.search(str(error))
         what = f"it would call {called[1]}" if called else "it holds more than tensors"
