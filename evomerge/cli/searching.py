@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
 from evomerge.cli.overrides import overrides
 from evomerge.errors import InvalidInput, NothingBetter
@@ -26,7 +27,7 @@ from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.config import read_space_file, seconds
 from evomerge.run.deadlines import UNKNOWN, Deadlines
-from evomerge.run.directory import open_directory, stored_stages
+from evomerge.run.directory import check_consent, open_directory, stored_stages
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.fetch import fetch_command, folders_of
@@ -56,6 +57,7 @@ class SearchRequest:
     fetch: str | None
     timeout: str | None
     settings: tuple[str, ...]
+    allow: AllowFlags
 
 
 def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json: bool) -> None:
@@ -65,8 +67,10 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         NothingBetter: the holdout shows no lead over the baselines, and `fail_if_not_better`.
     """
     file = read_space_file(request.space, _overrides(request))
-    stages = checked_stages(file, request.space)
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
+    consent = given_consent(request.allow, request.space.resolve().parent)
+    check_consent(run_dir, consent)
+    stages = checked_stages(file, request.space, consent)
     resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
     engine = choose_engine(request.engine, request.address, resources)
     with Workplace(engine, resources) as workplace:
@@ -77,9 +81,10 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
             workers=request.workers,
             room=None if _is_finished(run_dir) else workplace.room,
             stored=stored_stages(run_dir),
+            consent=consent,
         )
         notices = (
-            *space_notices(stages, request.space),
+            *space_notices(stages, request.space, consent),
             *(f"notice: {notice}" for notice in built.notices),
         )
         _run(request, built, run_dir, workplace, notices)
@@ -191,7 +196,7 @@ def _stop_on_signals(console: Console) -> Iterator[threading.Event]:
 def _hand_over(built: BuiltRun, run_dir: Path, console: Console) -> None:
     if not (run_dir / "best").exists():
         console.print("saving the winner and checking that it scores as recorded", highlight=False)
-    save_best(run_dir, built.worker.evaluator)
+    save_best(run_dir, built.worker.evaluator, built.worker.consent)
     page = render_report(summarize(run_dir))
     (run_dir / "report.html").write_text(page, encoding="utf-8")
 

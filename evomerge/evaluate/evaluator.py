@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from evomerge.candidate import ItemSelection
+from evomerge.consent import Allowed
 from evomerge.score import TaskGoal, TaskOutcomes
 
 
@@ -45,6 +46,7 @@ class EvaluatorSpec:
         seed: seed of the choice of few-shot examples and of any sampling, lm-eval's default.
         builtin: names that no task file defines may be lm-eval's own tasks, which run the code
             that package ships.
+        task_code: folders whose task files may call the Python files in them.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -54,6 +56,7 @@ class EvaluatorSpec:
     num_fewshot: int | None = None
     seed: int = 1234
     builtin: bool = False
+    task_code: tuple[Allowed, ...] = ()
 
 
 @dataclass(frozen=True)

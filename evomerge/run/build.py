@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import torch
 
+from evomerge.consent import NOTHING, Consent
 from evomerge.errors import InvalidInput
 from evomerge.evaluate.catalog import Catalog, load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
@@ -22,7 +23,7 @@ from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
 from evomerge.recipe import Recipe
 from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
-from evomerge.run.directory import StoredStage
+from evomerge.run.directory import CONSENT, StoredStage
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
@@ -32,6 +33,7 @@ from evomerge.seeding import derive
 from evomerge.space import SearchSpace
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.saved import check_loadable
 from evomerge.weights.stack_plan import check_models
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
@@ -65,6 +67,7 @@ def build_run(
     workers: int | None,
     room: Callable[[int], int] | None = None,
     stored: Sequence[StoredStage] | None,
+    consent: Consent = NOTHING,
 ) -> BuiltRun:
     """Check the parents and tasks of a space file and put the run together.
 
@@ -76,6 +79,7 @@ def build_run(
             raises the default population of a new one.
         room: how many workers of so many bytes fit where they will be; None is this machine.
         stored: what the run to continue was created with; None for a new run.
+        consent: which code and pickle files may be used.
 
     Raises:
         InvalidInput, PreflightFailed: every problem found before anything heavy starts.
@@ -84,11 +88,13 @@ def build_run(
     models = tuple(dict.fromkeys(model for stage in stages for model in stage.models))
     start = stages[0].space.decode(stages[0].space.start)
     merges = [stage.space for stage in stages if isinstance(stage.space, SearchSpace)]
-    parents = ParentPool.open(models, root)
+    parents = ParentPool.open(models, root, consent)
     for recipe in (space.decode(space.start) for space in merges):
         check_models(recipe, parents.only(recipe.referenced_models()))
     parents.check_finite(models)
-    evaluator = evaluator_spec(file.objective, root)
+    if merges:
+        check_loadable(merges[0].decode(merges[0].start), parents)
+    evaluator = evaluator_spec(file.objective, root, consent)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
     if workers is None and room is not None:
@@ -106,8 +112,11 @@ def build_run(
         built,
         _probe(file, stages, splits),
         None if file.objective.cost is None else file.objective.cost.measure,
+        consent,
     )
     resolved = _resolved(file, path, plan, stages, catalog, parents)
+    if consent != NOTHING:
+        resolved[CONSENT] = consent.record()
     vocabularies = [_vocabulary_notices(space.decode(space.start), parents) for space in merges]
     notices = (*(line for lines in vocabularies for line in lines), *_notices(splits, catalog))
     return BuiltRun(plan, worker, count, resolved, notices)
@@ -150,12 +159,12 @@ def _probe(file: SpaceFile, stages: Sequence[Stage], splits: Splits) -> Probe | 
     return Probe(items, min(margins))
 
 
-def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
+def checked_parents(recipe: Recipe, root: Path, consent: Consent = NOTHING) -> ParentPool:
     """The models of a recipe, compatible and without NaN; with its vocabulary, if it names one.
 
     Results of nested recipes are made where they do not exist yet.
     """
-    stored = ParentPool.open(recipe.stored_models(), root)
+    stored = ParentPool.open(recipe.stored_models(), root, consent)
     parents = opened(recipe, stored).only(recipe.referenced_models())
     check_models(recipe, parents)
     parents.check_finite(parents.models)
@@ -182,7 +191,9 @@ def worker_bytes(parents: ParentPool, donor: str) -> int:
     return sum(info.nbytes for info in parents.infos(donor).values()) + _LIBRARY_BYTES
 
 
-def evaluator_spec(objective: ObjectiveConfig, root: Path) -> EvaluatorSpec:
+def evaluator_spec(
+    objective: ObjectiveConfig, root: Path, consent: Consent = NOTHING
+) -> EvaluatorSpec:
     """What workers need to score models; task folders become absolute."""
     missing = [name for name in objective.include if not (root / name).is_dir()]
     if missing:
@@ -205,6 +216,7 @@ def evaluator_spec(objective: ObjectiveConfig, root: Path) -> EvaluatorSpec:
         batch_size=objective.batch_size,
         apply_chat_template=objective.apply_chat_template,
         num_fewshot=objective.num_fewshot,
+        task_code=consent.task_code,
     )
 
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import yaml12
+from evomerge.consent import Consent, differences
 from evomerge.errors import InvalidInput
 
 RESOLVED = "spec.resolved.yaml"
+CONSENT = "consent"
+"""The section of the resolved specification about code and pickle files that may be used."""
 _MOST = 20
 
 
@@ -52,6 +55,22 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
     # last: its presence says that the directory is complete
     _write(stored, yaml12.dumps(_normal(resolved)))
     return False
+
+
+def check_consent(run_dir: Path, consent: Consent) -> None:
+    """Compare what may run now with what was allowed when the run was started.
+
+    Comes before anything of it runs.
+
+    Raises:
+        InvalidInput: a file is another one, or other folders and models are allowed.
+    """
+    if not (run_dir / RESOLVED).exists():
+        return
+    recorded = read_resolved(run_dir).get(CONSENT) or {}
+    problems = [f"{run_dir}: {line}" for line in differences(recorded, consent.record())]
+    if problems:
+        raise InvalidInput(problems)
 
 
 def read_resolved(run_dir: Path) -> dict[str, Any]:

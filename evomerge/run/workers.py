@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar, final
 import torch
 
 from evomerge.candidate import OUT_OF_MEMORY, SEARCH, Assignment, Failed, Scored
+from evomerge.consent import NOTHING, Consent
 from evomerge.errors import BuildFailed, EvomergeError, PreflightFailed
 from evomerge.evaluate.evaluator import Evaluator, EvaluatorSpec
 from evomerge.recipe import STACK, Recipe
@@ -40,6 +41,7 @@ class WorkerSpec:
         merges: about how many candidates a worker will build.
         probe: what rejects broken stacks before they are scored.
         cost: the measure of a stack's cost that is part of the objective.
+        consent: which code and pickle files of the models may be used.
     """
 
     models: tuple[tuple[str, str], ...]
@@ -50,6 +52,7 @@ class WorkerSpec:
     merges: int
     probe: Probe | None = None
     cost: str | None = None
+    consent: Consent = NOTHING
 
     def __call__(self) -> Worker:
         """Open the parents, build the resident model, and load the tasks and their prompts.
@@ -59,7 +62,8 @@ class WorkerSpec:
                 its copy of a parent is not the driver's.
         """
         torch.set_num_threads(self.threads)
-        pool = ParentPool.open(tuple(model for model, _ in self.models), Path(self.root))
+        models = tuple(model for model, _ in self.models)
+        pool = ParentPool.open(models, Path(self.root), self.consent)
         self._check_contents(pool)
         benches = Benches(self, pool, best_device())
         benches.of(self.donor)
