@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InvalidInput
+from evomerge.run.core import Schedule
 from evomerge.run.ledger import LEDGER, LedgerReader
 from evomerge.run.ledger_count import COUNT
 from evomerge.run.ledger_file import LedgerFile
@@ -33,7 +34,9 @@ WAL = f"{LEDGER}-wal"
 def small() -> RunPlan:
     """A whole run in some 80 writes."""
     full = plan(candidates=20)
-    stage = replace(full.stages[0], population=4, lookahead=2, minibatch=4)
+    stage = replace(
+        full.stages[0], population=4, schedule=Schedule(ordered=True, ahead=2), minibatch=4
+    )
     return replace(
         full,
         stages=(stage,),
