@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from evomerge.errors import InvalidInput
@@ -22,6 +19,8 @@ from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
 from evomerge.recipe import Recipe
 from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
+from evomerge.run.footprint import Footprint, default_workers, footprint
+from evomerge.run.machine import cores, memory
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
@@ -35,9 +34,6 @@ from evomerge.weights.stack_plan import check_models
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
 SMALL_HOLDOUT = 250
-_LIBRARY_BYTES = 1 << 30
-_MEMORY_SHARE = 0.8
-_MOST_WORKERS = 8
 _PROBED = 20
 """Prompts per task whose likelihood tells broken stacks from others."""
 _MERGES = 200
@@ -54,6 +50,7 @@ class BuiltRun:
     resolved: Mapping[str, Any]
     notices: tuple[str, ...]
     """What to say before the search starts, one line each."""
+    needs: Footprint
 
 
 def build_run(
@@ -88,7 +85,9 @@ def build_run(
     evaluator = evaluator_spec(file.objective, root)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
-    count = workers or default_workers(parents, start.donor)
+    needs = footprint(stages, parents)
+    gpus = torch.cuda.device_count()
+    count = workers or default_workers(needs, memory(), cores().count, gpus)
     plan = _plan(file, stages, catalog, splits, populations or [None] * len(stages), count)
     _check_budget(plan, path)
     built = (plan.budget.candidates or _MERGES) // count
@@ -105,7 +104,7 @@ def build_run(
     resolved = _resolved(file, path, plan, stages, catalog, parents)
     vocabularies = [_vocabulary_notices(space.decode(space.start), parents) for space in merges]
     notices = (*(line for lines in vocabularies for line in lines), *_notices(splits, catalog))
-    return BuiltRun(plan, worker, count, resolved, notices)
+    return BuiltRun(plan, worker, count, resolved, notices, needs)
 
 
 def _plan(
@@ -155,21 +154,6 @@ def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
     check_models(recipe, parents)
     parents.check_finite(parents.models)
     return parents
-
-
-def default_workers(parents: ParentPool, donor: str) -> int:
-    """One worker per GPU; without any, as many as cores and memory allow, at most eight.
-
-    A worker keeps one merged model (here taken to have the donor's size) and its libraries to
-    itself; parents are mapped from disk and shared.
-    """
-    if torch.cuda.device_count():
-        return torch.cuda.device_count()
-    need = sum(info.nbytes for info in parents.infos(donor).values()) + _LIBRARY_BYTES
-    room = int(_MEMORY_SHARE * psutil.virtual_memory().available / need)
-    linux = sys.platform == "linux"
-    cores = len(os.sched_getaffinity(0)) if linux else psutil.cpu_count() or 1
-    return max(1, min(cores, room, _MOST_WORKERS))
 
 
 def evaluator_spec(objective: ObjectiveConfig, root: Path) -> EvaluatorSpec:
