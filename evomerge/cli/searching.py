@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -12,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from evomerge.cli.live import watch
-from evomerge.cli.overrides import overrides
+from evomerge.cli.overrides import run_overrides
 from evomerge.errors import NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
@@ -28,12 +26,13 @@ from evomerge.run.config import read_space_file
 from evomerge.run.directory import open_directory, stored_populations
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
+from evomerge.run.forecast import forecast
 from evomerge.run.ledger import Ledger
+from evomerge.run.needs import check_disk, ledger_bytes
 from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import open_pool
 from evomerge.run.spaces import checked_stages, space_notices
 
-_BUDGET = re.compile(r"^(\d+)\s*(items?)?$")
 _FORCED_STOP = 130
 
 
@@ -57,7 +56,9 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     Raises:
         NothingBetter: the holdout shows no lead over the baselines, and `fail_if_not_better`.
     """
-    file = read_space_file(request.space, _overrides(request))
+    file = read_space_file(
+        request.space, run_overrides(request.settings, request.seed, request.budget)
+    )
     stages = checked_stages(file, request.space)
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
     built = build_run(
@@ -67,6 +68,9 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         workers=request.workers,
         populations=stored_populations(run_dir),
     )
+    if not (run_dir / "best").exists():
+        expected = forecast(built.plan, built.workers, None)
+        check_disk(run_dir, built.needs.saved, ledger_bytes(built.plan, expected))
     resumed = open_directory(run_dir, request.space, built.resolved)
     console = Console(stderr=True)
     with Ledger.open(run_dir) as ledger:
@@ -83,20 +87,6 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         raise NothingBetter(
             "the holdout does not show that the result beats every baseline; see the verdict above"
         )
-
-
-def _overrides(request: SearchRequest) -> dict[str, Any]:
-    found = overrides(request.settings)
-    if request.seed is not None:
-        found["seed"] = request.seed
-    if request.budget is not None:
-        number = _BUDGET.match(request.budget)
-        if number is None:
-            found["budget"] = {"time": request.budget}
-        else:
-            unit = "items" if number.group(2) else "candidates"
-            found["budget"] = {unit: int(number.group(1))}
-    return found
 
 
 def _drive(
