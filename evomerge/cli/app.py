@@ -49,6 +49,11 @@ class Target(StrEnum):
 Run = Annotated[Path, typer.Argument(help="A run directory, as made by `evomerge search`.")]
 SpaceArgument = Annotated[Path, typer.Argument(help="A space file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Candidates (200), items (20000items) or time (8h); replaces the file's."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Default: one per GPU or core.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. strategy.sigma=0.1."),
@@ -78,17 +83,10 @@ Pickle = Annotated[
 @app.command()
 def search(
     space: Annotated[Path, typer.Option("--space", help="The space file: what to search.")],
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Candidates (200), items (20000items) or time (8h); replaces the file's."
-        ),
-    ] = None,
+    budget: Budget = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Replaces the file's seed.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Default: one per GPU or core.")
-    ] = None,
+    workers: Workers = None,
     engine: Annotated[Engine, typer.Option(help="Where candidates are evaluated.")] = Engine.auto,
     address: Annotated[
         str | None, typer.Option(help="Ray: HOST:PORT of a cluster, auto to find it, or local.")
@@ -153,6 +151,31 @@ def validate(space: SpaceArgument, settings: Set = None, as_json: Json = False) 
     from evomerge.cli.inspecting import validate_command
 
     validate_command(space, tuple(settings or ()), as_json=as_json)
+
+
+@app.command()
+def plan(
+    space: SpaceArgument,
+    budget: Budget = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Replaces the file's seed.")] = None,
+    workers: Workers = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT.")] = None,
+    settings: Set = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read headers only: no times, memory estimated.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a search will do and need: evaluations, memory, disk and, after a short test, time.
+
+    One worker is started and measured for half a minute at most. Exit code 3 says that a search
+    cannot succeed here, with every reason.
+    """
+    from evomerge.cli.plan import PlanRequest, plan_command
+
+    request = PlanRequest(space, budget, out, seed, workers, address, tuple(settings or ()), quick)
+    plan_command(request, as_json=as_json)
 
 
 @app.command()

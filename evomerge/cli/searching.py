@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -12,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
-from evomerge.cli.overrides import overrides
+from evomerge.cli.overrides import run_overrides
 from evomerge.errors import InvalidInput, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
@@ -31,13 +29,14 @@ from evomerge.run.directory import check_consent, open_directory, stored_stages
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.fetch import fetch_command, folders_of
+from evomerge.run.forecast import forecast
 from evomerge.run.ledger import Ledger, LedgerReader
+from evomerge.run.needs import check_disk, ledger_bytes
 from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import Workplace, choose_engine
 from evomerge.run.resources import worker_resources
 from evomerge.run.spaces import checked_stages, space_notices
 
-_BUDGET = re.compile(r"^(\d+)\s*(items?)?$")
 _FORCED_STOP = 130
 
 
@@ -66,7 +65,9 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     Raises:
         NothingBetter: the holdout shows no lead over the baselines, and `fail_if_not_better`.
     """
-    file = read_space_file(request.space, _overrides(request))
+    file = read_space_file(
+        request.space, run_overrides(request.settings, request.seed, request.budget)
+    )
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
     consent = given_consent(request.allow, request.space.resolve().parent)
     check_consent(run_dir, consent)
@@ -83,6 +84,9 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
             stored=stored_stages(run_dir),
             consent=consent,
         )
+        if not (run_dir / "best").exists():
+            expected = forecast(built.plan, built.workers, None)
+            check_disk(run_dir, built.needs.saved, ledger_bytes(built.plan, expected))
         notices = (
             *space_notices(stages, request.space, consent),
             *(f"notice: {notice}" for notice in built.notices),
@@ -121,20 +125,6 @@ def _is_finished(run_dir: Path) -> bool:
             return reader.meta("winner") is not None
     except InvalidInput:
         return False
-
-
-def _overrides(request: SearchRequest) -> dict[str, Any]:
-    found = overrides(request.settings)
-    if request.seed is not None:
-        found["seed"] = request.seed
-    if request.budget is not None:
-        number = _BUDGET.match(request.budget)
-        if number is None:
-            found["budget"] = {"time": request.budget}
-        else:
-            unit = "items" if number.group(2) else "candidates"
-            found["budget"] = {unit: int(number.group(1))}
-    return found
 
 
 def _drive(
