@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from rich.console import Console
 from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
 from evomerge.cli.overrides import run_overrides
+from evomerge.cli.stopping import Stopping
 from evomerge.errors import InvalidInput, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
@@ -25,7 +22,7 @@ from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.config import read_space_file, seconds
 from evomerge.run.deadlines import UNKNOWN, Deadlines
-from evomerge.run.directory import check_consent, open_directory, stored_stages
+from evomerge.run.directory import check_consent, open_directory, stored_stages, write_whole
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.fetch import fetch_command, folders_of
@@ -36,8 +33,6 @@ from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import Workplace, choose_engine
 from evomerge.run.resources import worker_resources
 from evomerge.run.spaces import checked_stages, space_notices
-
-_FORCED_STOP = 130
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,9 @@ class SearchRequest:
     allow: AllowFlags
 
 
-def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json: bool) -> None:
+def search_command(
+    request: SearchRequest, stopping: Stopping, *, fail_if_not_better: bool, as_json: bool
+) -> None:
     """Run or continue a search and print its result.
 
     Raises:
@@ -91,7 +88,7 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
             *space_notices(stages, request.space, consent),
             *(f"notice: {notice}" for notice in built.notices),
         )
-        _run(request, built, run_dir, workplace, notices)
+        _run(request, built, run_dir, workplace, notices, stopping)
     better = _print_result(run_dir, as_json=as_json)
     if fail_if_not_better and not better:
         raise NothingBetter(
@@ -105,6 +102,7 @@ def _run(
     run_dir: Path,
     workplace: Workplace,
     notices: Sequence[str],
+    stopping: Stopping,
 ) -> None:
     resumed = open_directory(run_dir, request.space, built.resolved)
     console = Console(stderr=True)
@@ -114,7 +112,7 @@ def _run(
         for line in notices:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         if ledger.meta("winner") is None:
-            _drive(request, built, ledger, run_dir, workplace, console)
+            _drive(request, built, ledger, run_dir, workplace, console, stopping)
         _hand_over(built, run_dir, console)
 
 
@@ -134,6 +132,7 @@ def _drive(
     run_dir: Path,
     workplace: Workplace,
     console: Console,
+    stopping: Stopping,
 ) -> None:
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
     deadlines = Deadlines(UNKNOWN if request.timeout is None else _seconds(request.timeout))
@@ -143,14 +142,27 @@ def _drive(
         models = tuple(model for model, _ in spec.models)
         folders = folders_of(models, spec.evaluator.include, Path(spec.root))
         fetch = (fetch_command(request.fetch), folders)
+
+    def draining(under_way: int) -> None:
+        console.print(
+            f"stopping: waiting for {under_way} evaluation{'s' * (under_way != 1)} under way; "
+            "again to stop at once",
+            highlight=False,
+        )
+
     with (
-        _stop_on_signals(console) as stop,
         workplace.open_pool(
             spec, built.workers, deadline=deadlines, logs=run_dir / "logs", fetch=fetch
         ) as pool,
+        stopping.draining() as stop,
     ):
         evaluations = Evaluations(
-            ledger, Dispatcher(pool), built.plan.objective, stop, deadlines=deadlines
+            ledger,
+            Dispatcher(pool),
+            built.plan.objective,
+            stop,
+            deadlines=deadlines,
+            draining=draining,
         )
         search = Search(built.plan, ledger, evaluations)
         watch(search.run(), built.plan.budget, console)
@@ -163,32 +175,12 @@ def _seconds(text: str) -> float:
         raise InvalidInput(f"--timeout: {error}") from None
 
 
-@contextmanager
-def _stop_on_signals(console: Console) -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM asks the search to stop; the second ends the process at once."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        del number, frame
-        if stop.is_set():
-            os._exit(_FORCED_STOP)
-        stop.set()
-        console.print("stopping: finishing what is under way; again to stop at once")
-
-    previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, action in previous.items():
-            signal.signal(number, action)
-
-
 def _hand_over(built: BuiltRun, run_dir: Path, console: Console) -> None:
     if not (run_dir / "best").exists():
         console.print("saving the winner and checking that it scores as recorded", highlight=False)
     save_best(run_dir, built.worker.evaluator, built.worker.consent)
     page = render_report(summarize(run_dir))
-    (run_dir / "report.html").write_text(page, encoding="utf-8")
+    write_whole(run_dir / "report.html", page)
 
 
 def _print_result(run_dir: Path, *, as_json: bool) -> bool | None:
