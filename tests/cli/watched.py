@@ -21,7 +21,7 @@ from tests.run.fakes import FakeWorkers, plan
 
 def main(run_dir: Path) -> None:
     """As the search command does it."""
-    chosen, console = plan(), Console(stderr=True)
+    chosen, console, workers = plan(), Console(stderr=True), FakeWorkers(seconds=0.05)
     with (
         stopping_on_signals() as stopping,
         Ledger.open(run_dir) as ledger,
@@ -35,7 +35,7 @@ def main(run_dir: Path) -> None:
             Dispatcher(pool),
             chosen.objective,
             stop,
-            draining=lambda count: console.print(f"stopping: waiting for {count}"),
+            draining=lambda count: console.print(f"stopping: waiting for {count}", highlight=False),
         )
         watch(Search(chosen, ledger, evaluations).run(), chosen.budget, console)
 
