@@ -25,9 +25,7 @@ def main(run_dir: Path) -> None:
     with (
         stopping_on_signals() as stopping,
         Ledger.open(run_dir) as ledger,
-        local_pool(
-            FakeWorkers(seconds=0.05), 2, deadline=Deadlines(), logs=run_dir / "logs"
-        ) as pool,
+        local_pool(workers, 2, deadline=Deadlines(), logs=run_dir / "logs") as pool,
         stopping.draining() as stop,
     ):
         evaluations = Evaluations(
