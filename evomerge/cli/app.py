@@ -44,6 +44,12 @@ class Target(StrEnum):
 
 
 Run = Annotated[Path, typer.Argument(help="A run directory, as made by `evomerge search`.")]
+SharedRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run directory, or postgresql://USER@HOST/DATABASE#NAME (--storage)."
+    ),
+]
 SpaceArgument = Annotated[Path, typer.Argument(help="A space file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Set = Annotated[
@@ -68,6 +74,14 @@ def search(
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Where candidates are evaluated.")] = Engine.auto,
     address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT or auto.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep a copy in PostgreSQL: postgresql://USER@HOST/DATABASE. Another machine "
+            "then continues a run whose host is lost.",
+        ),
+    ] = None,
     settings: Set = None,
     fail_if_not_better: Annotated[
         bool, typer.Option("--fail-if-not-better", help="Exit 4 when nothing beats the baselines.")
@@ -84,7 +98,7 @@ def search(
     from evomerge.cli.searching import SearchRequest, search_command
 
     request = SearchRequest(
-        space, budget, out, seed, workers, engine.value, address, tuple(settings or ())
+        space, budget, out, seed, workers, engine.value, address, tuple(settings or ()), storage
     )
     search_command(request, fail_if_not_better=fail_if_not_better, as_json=as_json)
 
@@ -99,7 +113,7 @@ def validate(space: SpaceArgument, settings: Set = None, as_json: Json = False) 
 
 @app.command()
 def status(
-    run: Run,
+    run: SharedRun,
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run ends.")] = False,
 ) -> None:
@@ -114,7 +128,7 @@ def status(
 
 @app.command()
 def best(
-    run: Run,
+    run: SharedRun,
     top: Annotated[int, typer.Option(min=1, help="How many candidates to list.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -126,7 +140,7 @@ def best(
 
 @app.command()
 def report(
-    run: Run,
+    run: SharedRun,
     out: Annotated[
         Path | None, typer.Option(help="Where to write; default RUN/report.html.")
     ] = None,

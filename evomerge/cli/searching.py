@@ -9,16 +9,16 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from evomerge.cli.live import watch
 from evomerge.cli.overrides import overrides
-from evomerge.errors import NothingBetter
+from evomerge.errors import Interrupted, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
 from evomerge.report.summarize import summarize
@@ -31,7 +31,11 @@ from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
 from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import open_pool
+from evomerge.run.replica.address import Address
 from evomerge.run.spaces import checked_stages, space_notices
+
+if TYPE_CHECKING:
+    from evomerge.run.replica.copier import Copier
 
 _BUDGET = re.compile(r"^(\d+)\s*(items?)?$")
 _FORCED_STOP = 130
@@ -49,6 +53,7 @@ class SearchRequest:
     engine: str
     address: str | None
     settings: tuple[str, ...]
+    storage: str | None
 
 
 def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json: bool) -> None:
@@ -60,24 +65,25 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     file = read_space_file(request.space, _overrides(request))
     stages = checked_stages(file, request.space)
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
-    built = build_run(
-        file,
-        stages,
-        request.space,
-        workers=request.workers,
-        populations=stored_populations(run_dir),
-    )
-    resumed = open_directory(run_dir, request.space, built.resolved)
     console = Console(stderr=True)
-    with Ledger.open(run_dir) as ledger:
-        if resumed:
-            console.print(f"continuing {run_dir}", highlight=False)
-        said = [f"notice: {notice}" for notice in built.notices]
-        for line in (*space_notices(stages, request.space), *said):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-        if ledger.meta("winner") is None:
-            _drive(request, built, ledger, run_dir, console)
-        _hand_over(built, run_dir, console)
+    with _replica(request, run_dir, console) as replica:
+        built = build_run(
+            file,
+            stages,
+            request.space,
+            workers=request.workers,
+            populations=stored_populations(run_dir),
+        )
+        resumed = open_directory(run_dir, request.space, built.resolved)
+        with Ledger.open(run_dir) as ledger, replica.copying() if replica else nullcontext():
+            if resumed:
+                console.print(f"continuing {run_dir}", highlight=False)
+            said = [f"notice: {notice}" for notice in built.notices]
+            for line in (*space_notices(stages, request.space), *said):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            if ledger.meta("winner") is None:
+                _drive(request, built, ledger, run_dir, console, replica)
+            _hand_over(built, run_dir, console)
     better = _print_result(run_dir, as_json=as_json)
     if fail_if_not_better and not better:
         raise NothingBetter(
@@ -105,6 +111,7 @@ def _drive(
     ledger: Ledger,
     run_dir: Path,
     console: Console,
+    replica: Copier | None,
 ) -> None:
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
     with (
@@ -120,7 +127,33 @@ def _drive(
     ):
         evaluations = Evaluations(ledger, Dispatcher(pool), built.plan.objective, stop)
         search = Search(built.plan, ledger, evaluations)
-        watch(search.run(), built.plan.budget, console)
+        if replica is not None:
+            replica.attach(stop)
+        try:
+            watch(search.run(), built.plan.budget, console)
+        except Interrupted:
+            if replica is not None and replica.lost is not None:
+                raise replica.lost from None
+            raise
+
+
+@contextmanager
+def _replica(request: SearchRequest, run_dir: Path, console: Console) -> Iterator[Copier | None]:
+    """The shared storage of the run, if there is one; it may fill an empty run directory."""
+    if request.storage is None:
+        yield None
+        return
+    from evomerge.run.replica.copier import Copier  # noqa: PLC0415 - psycopg is optional
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    address = Address.parse(request.storage)
+    with Copier(
+        address if address.run else address.named(run_dir.resolve().name), run_dir, say
+    ) as replica:
+        replica.connect(request.space)
+        yield replica
 
 
 @contextmanager
