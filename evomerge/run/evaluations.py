@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from evomerge.candidate import Assignment, Candidate, Failed, ItemSelection, Outcome, Scored
 from evomerge.errors import Interrupted, TooManyFailures
-from evomerge.run.ledger import Ledger
+from evomerge.run.ledger import Ledger, Rewound
 from evomerge.run.pool import Dispatcher
 from evomerge.run.progress import Evaluated
 from evomerge.score import Objective
 
 _WINDOW = 20
 _OPENING = 5
+_BEGIN_AGAIN = "begin again at"
 
 
 class Evaluations:
@@ -31,7 +32,7 @@ class Evaluations:
         self._stop = stop
         self._waiting: dict[tuple[int, str], tuple[Candidate, ItemSelection]] = {}
         self._replayed: deque[tuple[tuple[int, str], Outcome]] = deque()
-        self._recent: deque[Failed | None] = deque(maxlen=_WINDOW)
+        self._recent: deque[tuple[tuple[int, str], Failed | None]] = deque(maxlen=_WINDOW)
         self._first_failure: Failed | None = None
         self._spent_before = float(ledger.meta("seconds") or 0.0)
         self._began = time.monotonic()
@@ -78,7 +79,20 @@ class Evaluations:
 
     def save_clock(self) -> None:
         """Note the time spent, for when the run is continued."""
-        self._ledger.set_meta("seconds", self.seconds)
+        self._ledger.set_meta("seconds", self.seconds, lasting=True)
+
+    def begin_again_at(self, failures: Iterable[tuple[int, str]]) -> None:
+        """Have the run, when it is continued, forget these and all evaluations after them.
+
+        They are why it stops; whoever continues it has mended something meanwhile.
+        """
+        known = (self._ledger.position(key) for key in failures)
+        self._ledger.set_meta(_BEGIN_AGAIN, min(seq for seq in known if seq is not None))
+
+    def forget_failures(self) -> Rewound | None:
+        """Go back to before the failures that stopped the run; None when none did."""
+        seq = self._ledger.meta(_BEGIN_AGAIN)
+        return None if seq is None else self._ledger.rewind(int(seq))
 
     def _poll(self, timeout: float) -> Iterator[tuple[Evaluated, Outcome]]:
         for answer in self._dispatcher.poll(timeout):
@@ -103,7 +117,7 @@ class Evaluations:
         rejected = failed is not None and failed.rejected
         self.items_spent += 0 if rejected else items.count
         if not replayed and not rejected:  # what stopped the run may have been mended since
-            self._check_failures(failed)
+            self._check_failures(key, failed)
         fitness = self._objective.fitness(outcome.results) if isinstance(outcome, Scored) else None
         reason = None if failed is None else f"{failed.kind}: {failed.message}"
         evaluated = Evaluated(
@@ -111,16 +125,17 @@ class Evaluations:
         )
         return evaluated, outcome
 
-    def _check_failures(self, failed: Failed | None) -> None:
+    def _check_failures(self, key: tuple[int, str], failed: Failed | None) -> None:
         """The failure policy: most of the last twenty, or the first five all alike."""
-        self._recent.append(failed)
+        self._recent.append((key, failed))
         self._first_failure = self._first_failure or failed
-        failures = [entry for entry in self._recent if entry is not None]
+        failures = {at: entry for at, entry in self._recent if entry is not None}
         opening = len(self._recent) == len(failures) == _OPENING
-        alike = len({(entry.kind, entry.message) for entry in failures}) == 1
+        alike = len({(entry.kind, entry.message) for entry in failures.values()}) == 1
         if (opening and alike) or len(failures) > _WINDOW // 2:
             first = self._first_failure
             assert first is not None
+            self.begin_again_at(failures)
             self.save_clock()
             raise TooManyFailures(
                 f"{len(failures)} of the last {len(self._recent)} candidates failed; the first: "

@@ -235,6 +235,7 @@ class StageSearch:
             last = number == len(parts)
             alive = tuple(results) if last else survivors(self._run.objective, results, baselines)
         if not baselines & set(results):
+            self._evaluations.begin_again_at((c, "final 1") for c in baselines)
             raise TooManyFailures(
                 "no baseline could be scored in the final; see the failures above"
             )

@@ -32,6 +32,8 @@ class FakeWorkers:
     """Makes workers whose model is right on an item when its weights are near (0.2, 0.9, ...)."""
 
     fail_every: int = 0
+    fail_from: int = 0
+    no_final_below: int = 0
     flat: bool = False
     seconds: float = 0.0
     best: float | None = None
@@ -48,8 +50,11 @@ class FakeWorker:
     def evaluate(self, assignment: Assignment) -> Scored | Failed:
         spec = self.spec
         time.sleep(spec.seconds)
-        if spec.fail_every and assignment.candidate % spec.fail_every == spec.fail_every - 1:
+        due = spec.fail_every and assignment.candidate % spec.fail_every == spec.fail_every - 1
+        if due and assignment.candidate >= spec.fail_from:
             return Failed("non-finite weights", "tensor 'x' has NaN")
+        if assignment.stage.startswith("final") and assignment.candidate < spec.no_final_below:
+            return Failed("error", "no space left on device")
         quality = 0.5 if spec.flat else self._quality(assignment)
         results = tuple(
             TaskOutcomes(task, tuple(ItemOutcome(i, float(draw(i) < quality)) for i in items))

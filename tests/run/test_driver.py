@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 from itertools import islice
@@ -179,11 +180,36 @@ def test_failing_always_stops_the_run(tmp_path: Path) -> None:
         list(drive(tmp_path, plan(), FakeWorkers(fail_every=1)))
 
 
-def test_a_run_that_failures_stopped_can_be_continued(tmp_path: Path) -> None:
-    with pytest.raises(TooManyFailures):
-        list(drive(tmp_path, plan(), FakeWorkers(fail_every=1)))
-    *_, last = drive(tmp_path, plan(), FakeWorkers())
+@pytest.mark.parametrize("broken_from", [0, 9, 66])
+def test_the_failures_that_stopped_a_run_are_forgotten_when_it_is_continued(
+    tmp_path: Path, broken_from: int
+) -> None:
+    expected = finish(tmp_path / "whole")
+    broken = FakeWorkers(fail_every=1, fail_from=broken_from)
+    with pytest.raises(TooManyFailures, match="candidates failed"):
+        list(drive(tmp_path / "run", plan(), broken))
+    with LedgerReader.open(tmp_path / "run") as reader:
+        failed = [e for e in reader.tallies() if e.failure is not None]
+    with pytest.raises(TooManyFailures, match="candidates failed"):  # nothing was mended yet
+        list(drive(tmp_path / "run", plan(), broken))
+    first, *_, last = drive(tmp_path / "run", plan(), FakeWorkers())
+    assert isinstance(first, Warned)
+    assert re.match(r"\d+ evaluations, from the first failure that stopped this run on", first.text)
     assert isinstance(last, Finished)
+    assert record(tmp_path / "run") == expected
+    with LedgerReader.open(tmp_path / "run") as reader:
+        rewinds = reader.events("rewound")
+        assert not any(e.failure for e in reader.tallies())
+    assert [event.payload["before"] for event in rewinds] == [failed[0].seq] * 2
+
+
+def test_a_final_without_baselines_is_done_again(tmp_path: Path) -> None:
+    expected = finish(tmp_path / "whole")
+    baselines = len(plan().stages[0].baselines)
+    for _ in range(2):
+        with pytest.raises(TooManyFailures, match="no baseline could be scored in the final"):
+            list(drive(tmp_path / "run", plan(), FakeWorkers(no_final_below=baselines)))
+    assert finish(tmp_path / "run") == expected
 
 
 def test_without_a_holdout_the_run_says_so(tmp_path: Path) -> None:

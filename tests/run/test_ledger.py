@@ -320,7 +320,8 @@ def test_a_damaged_row_is_named(change: str, row: str, tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute(change)
     connection.close()
-    expectation = f"{row}.* damaged: its checksum does not match; see what is lost with 'evomerge repair RUN"
+    advice = "see what is lost with 'evomerge repair RUN"
+    expectation = f"{row}.* damaged: its checksum does not match; {advice}"
     with pytest.raises(InvalidInput, match=expectation):
         Ledger.open(tmp_path)
     with LedgerReader.open(tmp_path) as reader, pytest.raises(InvalidInput, match=expectation):
