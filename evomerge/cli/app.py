@@ -47,6 +47,12 @@ class Target(StrEnum):
 
 
 Run = Annotated[Path, typer.Argument(help="A run directory, as made by `evomerge search`.")]
+SharedRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run directory, or postgresql://USER@HOST/DATABASE#NAME (--storage)."
+    ),
+]
 SpaceArgument = Annotated[Path, typer.Argument(help="A space file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Budget = Annotated[
@@ -108,6 +114,14 @@ def search(
         str | None,
         typer.Option(help="Longest an evaluation may take, e.g. 30m; then its worker is replaced."),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep a copy in PostgreSQL: postgresql://USER@HOST/DATABASE. Another machine "
+            "then continues a run whose host is lost.",
+        ),
+    ] = None,
     settings: Set = None,
     fail_if_not_better: Annotated[
         bool, typer.Option("--fail-if-not-better", help="Exit 4 when nothing beats the baselines.")
@@ -142,6 +156,7 @@ def search(
             memory_per_worker=memory_per_worker,
             fetch=fetch,
             timeout=timeout,
+            storage=storage,
             settings=tuple(settings or ()),
             allow=allow,
         )
@@ -183,7 +198,7 @@ def plan(
 
 @app.command()
 def status(
-    run: Run,
+    run: SharedRun,
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run ends.")] = False,
 ) -> None:
@@ -198,7 +213,7 @@ def status(
 
 @app.command()
 def best(
-    run: Run,
+    run: SharedRun,
     top: Annotated[int, typer.Option(min=1, help="How many candidates to list.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -210,7 +225,7 @@ def best(
 
 @app.command()
 def report(
-    run: Run,
+    run: SharedRun,
     out: Annotated[
         Path | None, typer.Option(help="Where to write; default RUN/report.html.")
     ] = None,

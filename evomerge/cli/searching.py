@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -14,7 +16,7 @@ from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
 from evomerge.cli.overrides import run_overrides
 from evomerge.cli.stopping import Stopping
-from evomerge.errors import InvalidInput, NothingBetter
+from evomerge.errors import Interrupted, InvalidInput, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
 from evomerge.report.summarize import summarize
@@ -31,8 +33,12 @@ from evomerge.run.ledger import Ledger, LedgerReader
 from evomerge.run.needs import check_disk, ledger_bytes
 from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import Workplace, choose_engine
+from evomerge.run.replica.address import Address
 from evomerge.run.resources import worker_resources
 from evomerge.run.spaces import checked_stages, space_notices
+
+if TYPE_CHECKING:
+    from evomerge.run.replica.copier import Copier
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class SearchRequest:
     fetch: str | None
     timeout: str | None
     settings: tuple[str, ...]
+    storage: str | None
     allow: AllowFlags
 
 
@@ -67,11 +74,15 @@ def search_command(
     )
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
     consent = given_consent(request.allow, request.space.resolve().parent)
-    check_consent(run_dir, consent)
-    stages = checked_stages(file, request.space, consent)
     resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
     engine = choose_engine(request.engine, request.address, resources)
-    with Workplace(engine, resources) as workplace:
+    console = Console(stderr=True)
+    with (
+        _replica(request, run_dir, console) as replica,
+        Workplace(engine, resources) as workplace,
+    ):
+        check_consent(run_dir, consent)
+        stages = checked_stages(file, request.space, consent)
         built = build_run(
             file,
             stages,
@@ -84,36 +95,21 @@ def search_command(
         if not (run_dir / "best").exists():
             expected = forecast(built.plan, built.workers, None)
             check_disk(run_dir, built.needs.saved, ledger_bytes(built.plan, expected))
-        notices = (
-            *space_notices(stages, request.space, consent),
-            *(f"notice: {notice}" for notice in built.notices),
-        )
-        _run(request, built, run_dir, workplace, notices, stopping)
+        resumed = open_directory(run_dir, request.space, built.resolved)
+        with Ledger.open(run_dir) as ledger, replica.copying() if replica else nullcontext():
+            if resumed:
+                console.print(f"continuing {run_dir}", highlight=False)
+            said = [f"notice: {notice}" for notice in built.notices]
+            for line in (*space_notices(stages, request.space, consent), *said):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            if ledger.meta("winner") is None:
+                _drive(request, built, ledger, workplace, console, replica, stopping)
+            _hand_over(built, run_dir, console)
     better = _print_result(run_dir, as_json=as_json)
     if fail_if_not_better and not better:
         raise NothingBetter(
             "the holdout does not show that the result beats every baseline; see the verdict above"
         )
-
-
-def _run(
-    request: SearchRequest,
-    built: BuiltRun,
-    run_dir: Path,
-    workplace: Workplace,
-    notices: Sequence[str],
-    stopping: Stopping,
-) -> None:
-    resumed = open_directory(run_dir, request.space, built.resolved)
-    console = Console(stderr=True)
-    with Ledger.open(run_dir) as ledger:
-        if resumed:
-            console.print(f"continuing {run_dir}", highlight=False)
-        for line in notices:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-        if ledger.meta("winner") is None:
-            _drive(request, built, ledger, run_dir, workplace, console, stopping)
-        _hand_over(built, run_dir, console)
 
 
 def _is_finished(run_dir: Path) -> bool:
@@ -129,9 +125,9 @@ def _drive(
     request: SearchRequest,
     built: BuiltRun,
     ledger: Ledger,
-    run_dir: Path,
     workplace: Workplace,
     console: Console,
+    replica: Copier | None,
     stopping: Stopping,
 ) -> None:
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
@@ -142,17 +138,9 @@ def _drive(
         models = tuple(model for model, _ in spec.models)
         folders = folders_of(models, spec.evaluator.include, Path(spec.root))
         fetch = (fetch_command(request.fetch), folders)
-
-    def draining(under_way: int) -> None:
-        console.print(
-            f"stopping: waiting for {under_way} evaluation{'s' * (under_way != 1)} under way; "
-            "again to stop at once",
-            highlight=False,
-        )
-
     with (
         workplace.open_pool(
-            spec, built.workers, deadline=deadlines, logs=run_dir / "logs", fetch=fetch
+            spec, built.workers, deadline=deadlines, logs=ledger.folder / "logs", fetch=fetch
         ) as pool,
         stopping.draining() as stop,
     ):
@@ -162,10 +150,41 @@ def _drive(
             built.plan.objective,
             stop,
             deadlines=deadlines,
-            draining=draining,
+            draining=lambda count: console.print(_waiting(count), highlight=False),
         )
         search = Search(built.plan, ledger, evaluations)
-        watch(search.run(), built.plan.budget, console)
+        if replica is not None:
+            replica.attach(stop)
+        try:
+            watch(search.run(), built.plan.budget, console)
+        except Interrupted:
+            if replica is not None and replica.lost is not None:
+                raise replica.lost from None
+            raise
+
+
+@contextmanager
+def _replica(request: SearchRequest, run_dir: Path, console: Console) -> Iterator[Copier | None]:
+    """The shared storage of the run, if there is one; it may fill an empty run directory."""
+    if request.storage is None:
+        yield None
+        return
+    from evomerge.run.replica.copier import Copier  # noqa: PLC0415 - psycopg is optional
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    address = Address.parse(request.storage)
+    with Copier(
+        address if address.run else address.named(run_dir.resolve().name), run_dir, say
+    ) as replica:
+        replica.connect(request.space)
+        yield replica
+
+
+def _waiting(under_way: int) -> str:
+    what = "1 evaluation" if under_way == 1 else f"{under_way} evaluations"
+    return f"stopping: waiting for {what} under way; again to stop at once"
 
 
 def _seconds(text: str) -> float:

@@ -32,6 +32,7 @@ class Stopping:
     def __init__(self) -> None:
         self.requested = threading.Event()
         self._drains = False
+        self._signals = 0
 
     @contextmanager
     def draining(self) -> Iterator[threading.Event]:
@@ -51,7 +52,8 @@ class Stopping:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self.requested.is_set():
+        self._signals += 1
+        if self._signals > 1:
             if os.isatty(2):
                 os.write(2, _SHOW_CURSOR)
             os._exit(_AT_ONCE)
