@@ -26,7 +26,7 @@ class ItemSelection:
         return sum(len(items) for _, items in self.tasks)
 
 
-PART = 128
+PART = 64
 """The most items per task that a worker scores in one go."""
 
 
