@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection, Scored
+from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection
 from evomerge.errors import TooManyFailures
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import Recipe
 from evomerge.run.archive import Archive
 from evomerge.run.core import Core
 from evomerge.run.evaluations import Evaluations
-from evomerge.run.final import Decision, Results, cost, decide, joined, rungs, survivors
+from evomerge.run.final import Decision, Results, cost, decide, rungs, survivors
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import FINAL_SHARE, Allotment, RunPlan, StagePlan
 from evomerge.run.progress import (
@@ -26,6 +26,7 @@ from evomerge.run.progress import (
     Progress,
     Warned,
 )
+from evomerge.score import joined
 from evomerge.seeding import derive
 
 BASELINE_MINIBATCHES = 2
@@ -72,7 +73,8 @@ class StageSearch:
         self._counter = counter
         self._ledger = ledger
         self._evaluations = evaluations
-        self._archive = Archive()
+        self._archive = Archive(ledger.candidate)
+        self._batch: tuple[int, ItemSelection] | None = None
         self._first = counter.candidate
         self._first_generation = counter.generation
 
@@ -120,7 +122,7 @@ class StageSearch:
         return Warned(text)
 
     def _score(self, candidates: Sequence[Candidate], stage: str, items: ItemSelection) -> Steps:
-        for evaluated, _ in self._evaluations.each(candidates, stage, items):
+        for evaluated in self._evaluations.each(candidates, stage, items):
             self._archive.add(evaluated.candidate, stage, evaluated.fitness)
             yield evaluated
         self._evaluations.save_clock()
@@ -173,7 +175,7 @@ class StageSearch:
                 self._evaluations.submit(candidate, SEARCH, self._minibatch(generation))
             if not core.unfinished:
                 return strategy.estimates
-            for evaluated, _ in self._evaluations.answers():
+            for evaluated in self._evaluations.answers():
                 self._archive.add(evaluated.candidate, SEARCH, evaluated.fitness)
                 yield evaluated
                 for told in core.result(evaluated.candidate.id - first, evaluated.fitness):
@@ -184,9 +186,13 @@ class StageSearch:
 
     def _minibatch(self, generation: int) -> ItemSelection:
         """Fresh items for a generation, the same for all its candidates."""
-        run = self._run
-        seed = derive(run.seed, "search")
-        return minibatch(run.search_items, self._stage.minibatch, generation=generation, seed=seed)
+        if self._batch is None or self._batch[0] != generation:  # drawn once for all of them
+            run = self._run
+            seed = derive(run.seed, "search")
+            size = self._stage.minibatch
+            chosen = minibatch(run.search_items, size, generation=generation, seed=seed)
+            self._batch = (generation, chosen)
+        return self._batch[1]
 
     def _candidate_limit(self) -> int:
         """How many candidates the search may propose, from the allotted candidates and items."""
@@ -224,7 +230,7 @@ class StageSearch:
         yield self._phase("final", len(alive))
         for number, part in enumerate(parts, start=1):
             scored = yield from self._rung(number, [finalists[c] for c in alive], part)
-            results = {c: joined(results.get(c), scored[c]) for c in alive if c in scored}
+            results = {c: joined([results.get(c, ()), scored[c]]) for c in alive if c in scored}
             fitness = {c: self._run.objective.fitness(found) for c, found in results.items()}
             reached |= {c: (number, value) for c, value in fitness.items()}
             last = number == len(parts)
@@ -245,9 +251,11 @@ class StageSearch:
     ) -> Generator[Progress, None, dict[int, Results]]:
         """The outcomes of those that could be scored."""
         scored: dict[int, Results] = {}
-        for evaluated, outcome in self._evaluations.each(alive, f"final {number}", items):
-            if isinstance(outcome, Scored):
-                scored[evaluated.candidate.id] = outcome.results
+        stage = f"final {number}"
+        for evaluated in self._evaluations.each(alive, stage, items):
+            candidate = evaluated.candidate.id
+            if evaluated.fitness is not None:
+                scored[candidate] = self._evaluations.results(candidate, stage)
             yield evaluated
         self._evaluations.save_clock()
         return scored
