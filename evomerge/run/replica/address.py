@@ -29,7 +29,7 @@ class Address:
     def __post_init__(self) -> None:
         if not self.run.isprintable() or len(self.run) > _LONGEST:
             raise InvalidInput(
-                f"storage: {ascii(self.run)} cannot be the name of a run in a database; choose one "
+                f"storage: {self.run!a} cannot be the name of a run in a database; choose one "
                 f"of at most {_LONGEST} printable characters with URL#NAME"
             )
 
