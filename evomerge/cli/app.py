@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from evomerge.cli.consenting import AllowFlags
 
 app = typer.Typer(
     name="evomerge",
@@ -52,28 +55,65 @@ SharedRun = Annotated[
 ]
 SpaceArgument = Annotated[Path, typer.Argument(help="A space file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Candidates (200), items (20000items) or time (8h); replaces the file's."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Default: one per GPU or core.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. strategy.sigma=0.1."),
 ]
 
 
+TaskCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-task-code", metavar="FOLDER", help="Task files below it may run its Python files."
+    ),
+]
+RemoteCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-remote-code", metavar="MODEL", help="This model may run its own Python files."
+    ),
+]
+Pickle = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-pickle", metavar="MODEL", help="Convert this model's pickle files, tensors only."
+    ),
+]
+
+
 @app.command()
 def search(
     space: Annotated[Path, typer.Option("--space", help="The space file: what to search.")],
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Candidates (200), items (20000items) or time (8h); replaces the file's."
-        ),
-    ] = None,
+    budget: Budget = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Replaces the file's seed.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Default: one per GPU or core.")
-    ] = None,
+    workers: Workers = None,
     engine: Annotated[Engine, typer.Option(help="Where candidates are evaluated.")] = Engine.auto,
-    address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT or auto.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray: HOST:PORT of a cluster, auto to find it, or local.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Ray: 1 or a share such as 0.5. Default: 1 if any.")
+    ] = None,
+    memory_per_worker: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Ray: memory to reserve, such as 8GB.")
+    ] = None,
+    fetch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Run once per node for each folder it lacks: 'rsync -a head:{path}/ {path}/'.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(help="Longest an evaluation may take, e.g. 30m; then its worker is replaced."),
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -86,6 +126,9 @@ def search(
     fail_if_not_better: Annotated[
         bool, typer.Option("--fail-if-not-better", help="Exit 4 when nothing beats the baselines.")
     ] = False,
+    task_code: TaskCode = None,
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
     as_json: Json = False,
 ) -> None:
     """Search for the best merge; run the same command again to continue an interrupted search.
@@ -97,8 +140,22 @@ def search(
     """
     from evomerge.cli.searching import SearchRequest, search_command
 
+    allow = _allowed(task_code, remote_code, pickle)
     request = SearchRequest(
-        space, budget, out, seed, workers, engine.value, address, tuple(settings or ()), storage
+        space=space,
+        budget=budget,
+        out=out,
+        seed=seed,
+        workers=workers,
+        engine=engine.value,
+        address=address,
+        gpus_per_worker=gpus_per_worker,
+        memory_per_worker=memory_per_worker,
+        fetch=fetch,
+        timeout=timeout,
+        storage=storage,
+        settings=tuple(settings or ()),
+        allow=allow,
     )
     search_command(request, fail_if_not_better=fail_if_not_better, as_json=as_json)
 
@@ -109,6 +166,31 @@ def validate(space: SpaceArgument, settings: Set = None, as_json: Json = False) 
     from evomerge.cli.inspecting import validate_command
 
     validate_command(space, tuple(settings or ()), as_json=as_json)
+
+
+@app.command()
+def plan(
+    space: SpaceArgument,
+    budget: Budget = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Replaces the file's seed.")] = None,
+    workers: Workers = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT.")] = None,
+    settings: Set = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read headers only: no times, memory estimated.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a search will do and need: evaluations, memory, disk and, after a short test, time.
+
+    One worker is started and measured for half a minute at most. Exit code 3 says that a search
+    cannot succeed here, with every reason.
+    """
+    from evomerge.cli.plan import PlanRequest, plan_command
+
+    request = PlanRequest(space, budget, out, seed, workers, address, tuple(settings or ()), quick)
+    plan_command(request, as_json=as_json)
 
 
 @app.command()
@@ -155,11 +237,13 @@ def report(
 def merge(
     recipe: Annotated[Path, typer.Argument(help="An evomerge or mergekit recipe.")],
     out: Annotated[Path, typer.Argument(help="New directory for the merged model.")],
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
 ) -> None:
     """Build the model of a recipe and save it as a Hugging Face directory."""
     from evomerge.cli.modelling import merge_command
 
-    merge_command(recipe, out)
+    merge_command(recipe, out, _allowed(None, remote_code, pickle))
 
 
 @app.command()
@@ -168,12 +252,15 @@ def evaluate(
     suite: Annotated[
         Path, typer.Option("--suite", help="A file with an `objective:` section, or a space file.")
     ],
+    task_code: TaskCode = None,
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on all items of a suite, with lm-eval, offline."""
     from evomerge.cli.modelling import evaluate_command
 
-    evaluate_command(model, suite, as_json=as_json)
+    evaluate_command(model, suite, _allowed(task_code, remote_code, pickle), as_json=as_json)
 
 
 @app.command()
@@ -186,11 +273,21 @@ def export(
         ),
     ],
     to: Annotated[Target, typer.Option("--to", help="What to export.")],
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
 ) -> None:
     """Export the winner or any candidate of a run: a file, or a new directory for a model."""
     from evomerge.cli.modelling import export_command
 
-    export_command(run, tuple(targets), to.value)
+    export_command(run, tuple(targets), to.value, _allowed(None, remote_code, pickle))
+
+
+def _allowed(
+    task_code: list[str] | None, remote_code: list[str] | None, pickle: list[str] | None
+) -> AllowFlags:
+    from evomerge.cli.consenting import AllowFlags
+
+    return AllowFlags(tuple(task_code or ()), tuple(remote_code or ()), tuple(pickle or ()))
 
 
 @app.command()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
+from evomerge.consent import NOTHING, Consent
 from evomerge.errors import InvalidInput
 from evomerge.evaluate.catalog import Catalog, load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
@@ -22,6 +20,9 @@ from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
 from evomerge.recipe import Recipe
 from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
+from evomerge.run.directory import CONSENT, StoredStage
+from evomerge.run.footprint import LIBRARY_BYTES, Footprint, default_workers, footprint
+from evomerge.run.machine import cores, memory
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
@@ -31,13 +32,11 @@ from evomerge.seeding import derive
 from evomerge.space import SearchSpace
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.saved import check_loadable
 from evomerge.weights.stack_plan import check_models
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
 SMALL_HOLDOUT = 250
-_LIBRARY_BYTES = 1 << 30
-_MEMORY_SHARE = 0.8
-_MOST_WORKERS = 8
 _PROBED = 20
 """Prompts per task whose likelihood tells broken stacks from others."""
 _MERGES = 200
@@ -54,6 +53,7 @@ class BuiltRun:
     resolved: Mapping[str, Any]
     notices: tuple[str, ...]
     """What to say before the search starts, one line each."""
+    needs: Footprint
 
 
 def build_run(
@@ -62,7 +62,9 @@ def build_run(
     path: Path,
     *,
     workers: int | None,
-    populations: Sequence[int] | None,
+    room: Callable[[int], int] | None = None,
+    stored: Sequence[StoredStage] | None,
+    consent: Consent = NOTHING,
 ) -> BuiltRun:
     """Check the parents and tasks of a space file and put the run together.
 
@@ -70,9 +72,11 @@ def build_run(
         file: the parsed space file.
         stages: its searches.
         path: where the file is; relative paths start from its folder.
-        workers: how many; None for what this machine can hold. Not part of the run: it only
+        workers: how many; None for as many as there is room for. Not part of the run: it only
             raises the default population of a new one.
-        populations: those of the run to continue, for a file that does not say; None for a new run.
+        room: how many workers of so many bytes fit where they will be; None is this machine.
+        stored: what the run to continue was created with; None for a new run.
+        consent: which code and pickle files may be used.
 
     Raises:
         InvalidInput, PreflightFailed: every problem found before anything heavy starts.
@@ -81,19 +85,25 @@ def build_run(
     models = tuple(dict.fromkeys(model for stage in stages for model in stage.models))
     start = stages[0].space.decode(stages[0].space.start)
     merges = [stage.space for stage in stages if isinstance(stage.space, SearchSpace)]
-    parents = ParentPool.open(models, root)
+    parents = ParentPool.open(models, root, consent)
     for recipe in (space.decode(space.start) for space in merges):
         check_models(recipe, parents.only(recipe.referenced_models()))
     parents.check_finite(models)
-    evaluator = evaluator_spec(file.objective, root)
+    if merges:
+        check_loadable(merges[0].decode(merges[0].start), parents)
+    evaluator = evaluator_spec(file.objective, root, consent)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
-    count = workers or default_workers(parents, start.donor)
-    plan = _plan(file, stages, catalog, splits, populations or [None] * len(stages), count)
+    needs = footprint(stages, parents)
+    if workers is None and room is not None:
+        workers = room(needs.resident + LIBRARY_BYTES)
+    gpus = torch.cuda.device_count()
+    count = workers or default_workers(needs, memory(), cores().count, gpus)
+    plan = _plan(file, stages, catalog, splits, stored or [None] * len(stages), count)
     _check_budget(plan, path)
     built = (plan.budget.candidates or _MERGES) // count
     worker = WorkerSpec(
-        models,
+        tuple((model, parents.contents(model)) for model in models),
         str(root),
         start,
         evaluator,
@@ -101,11 +111,14 @@ def build_run(
         built,
         _probe(file, stages, splits),
         None if file.objective.cost is None else file.objective.cost.measure,
+        consent,
     )
     resolved = _resolved(file, path, plan, stages, catalog, parents)
+    if consent != NOTHING:
+        resolved[CONSENT] = consent.record()
     vocabularies = [_vocabulary_notices(space.decode(space.start), parents) for space in merges]
     notices = (*(line for lines in vocabularies for line in lines), *_notices(splits, catalog))
-    return BuiltRun(plan, worker, count, resolved, notices)
+    return BuiltRun(plan, worker, count, resolved, notices, needs)
 
 
 def _plan(
@@ -113,7 +126,7 @@ def _plan(
     stages: Sequence[Stage],
     catalog: Catalog,
     splits: Splits,
-    populations: Sequence[int | None],
+    stored: Sequence[StoredStage | None],
     workers: int,
 ) -> RunPlan:
     goals = catalog.goals
@@ -126,8 +139,8 @@ def _plan(
         selection_items=splits.selection,
         holdout_items=splits.holdout,
         stages=tuple(
-            stage_plan(file, stage, population, workers)
-            for stage, population in zip(stages, populations, strict=True)
+            stage_plan(file, stage, past, workers)
+            for stage, past in zip(stages, stored, strict=True)
         ),
         budget=Budget(file.budget.candidates, file.budget.items, file.budget.time),
         seed=file.seed,
@@ -145,34 +158,21 @@ def _probe(file: SpaceFile, stages: Sequence[Stage], splits: Splits) -> Probe | 
     return Probe(items, min(margins))
 
 
-def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
+def checked_parents(recipe: Recipe, root: Path, consent: Consent = NOTHING) -> ParentPool:
     """The models of a recipe, compatible and without NaN; with its vocabulary, if it names one.
 
     Results of nested recipes are made where they do not exist yet.
     """
-    stored = ParentPool.open(recipe.stored_models(), root)
+    stored = ParentPool.open(recipe.stored_models(), root, consent)
     parents = opened(recipe, stored).only(recipe.referenced_models())
     check_models(recipe, parents)
     parents.check_finite(parents.models)
     return parents
 
 
-def default_workers(parents: ParentPool, donor: str) -> int:
-    """One worker per GPU; without any, as many as cores and memory allow, at most eight.
-
-    A worker keeps one merged model (here taken to have the donor's size) and its libraries to
-    itself; parents are mapped from disk and shared.
-    """
-    if torch.cuda.device_count():
-        return torch.cuda.device_count()
-    need = sum(info.nbytes for info in parents.infos(donor).values()) + _LIBRARY_BYTES
-    room = int(_MEMORY_SHARE * psutil.virtual_memory().available / need)
-    linux = sys.platform == "linux"
-    cores = len(os.sched_getaffinity(0)) if linux else psutil.cpu_count() or 1
-    return max(1, min(cores, room, _MOST_WORKERS))
-
-
-def evaluator_spec(objective: ObjectiveConfig, root: Path) -> EvaluatorSpec:
+def evaluator_spec(
+    objective: ObjectiveConfig, root: Path, consent: Consent = NOTHING
+) -> EvaluatorSpec:
     """What workers need to score models; task folders become absolute."""
     missing = [name for name in objective.include if not (root / name).is_dir()]
     if missing:
@@ -195,6 +195,7 @@ def evaluator_spec(objective: ObjectiveConfig, root: Path) -> EvaluatorSpec:
         batch_size=objective.batch_size,
         apply_chat_template=objective.apply_chat_template,
         num_fewshot=objective.num_fewshot,
+        task_code=consent.task_code,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from evomerge.candidate import Assignment, Candidate, Failed, ItemSelection, Outcome, Scored
 from evomerge.errors import Interrupted, TooManyFailures
+from evomerge.run.deadlines import Deadlines
 from evomerge.run.ledger import Ledger, Rewound
 from evomerge.run.pool import Dispatcher
 from evomerge.run.progress import Evaluated
@@ -23,15 +25,26 @@ class Evaluations:
     """The one way to an outcome (stateful: ledger, dispatcher and what has been spent)."""
 
     def __init__(
-        self, ledger: Ledger, dispatcher: Dispatcher, objective: Objective, stop: threading.Event
+        self,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        objective: Objective,
+        stop: threading.Event,
+        *,
+        deadlines: Deadlines | None = None,
     ) -> None:
-        """`stop` is set from outside to drain the pool and raise Interrupted."""
+        """`stop` is set from outside to drain the pool and raise Interrupted.
+
+        `deadlines` are those of the dispatcher's pool, which learn from every outcome.
+        """
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._objective = objective
         self._stop = stop
+        self._deadlines = deadlines or Deadlines()
         self._waiting: dict[tuple[int, str], tuple[Candidate, ItemSelection]] = {}
-        self._replayed: deque[tuple[tuple[int, str], Outcome]] = deque()
+        self._replayed: list[tuple[int, tuple[int, str], Outcome]] = []
+        self._broken: dict[str, Failed] = {}
         self._recent: deque[tuple[tuple[int, str], Failed | None]] = deque(maxlen=_WINDOW)
         self._first_failure: Failed | None = None
         self._spent_before = float(ledger.meta("seconds") or 0.0)
@@ -44,25 +57,36 @@ class Evaluations:
         return self._spent_before + time.monotonic() - self._began
 
     def submit(self, candidate: Candidate, stage: str, items: ItemSelection) -> None:
-        """Ask for one outcome; it comes out of `answers`, at once if it is on record."""
+        """Ask for one outcome; it comes out of `answers`, at once if it is on record.
+
+        A recipe that failed by itself fails again, without a worker.
+        """
         self._ledger.add_candidate(candidate)
         key = (candidate.id, stage)
         self._waiting[key] = (candidate, items)
-        known = self._ledger.outcome(key)
+        known = self._ledger.counted(key)
+        if known is None and candidate.recipe.digest in self._broken:
+            failed = self._broken[candidate.recipe.digest]
+            self._ledger.record(key, failed, attempts=0, worker="")
+            known = self._ledger.counted(key)
         if known is not None:
-            self._replayed.append((key, known))
+            seq, outcome = known
+            heapq.heappush(self._replayed, (seq, key, outcome))
         else:
             self._dispatcher.submit(Assignment(candidate.id, stage, candidate.recipe, items))
 
     def answers(self) -> Iterator[tuple[Evaluated, Outcome]]:
         """The outcomes that are known now; waits up to a second for the first.
 
+        What is on record comes in the order in which it was counted.
+
         Raises:
             Interrupted: `stop` was set; everything that was under way has been recorded.
             TooManyFailures: most of the last candidates failed.
         """
         if self._replayed:
-            yield self._answer(*self._replayed.popleft(), replayed=True)
+            _, key, outcome = heapq.heappop(self._replayed)
+            yield self._answer(key, outcome, replayed=True)
             return
         if self._stop.is_set():
             self._drain()
@@ -86,8 +110,8 @@ class Evaluations:
 
         They are why it stops; whoever continues it has mended something meanwhile.
         """
-        known = (self._ledger.position(key) for key in failures)
-        self._ledger.set_meta(_BEGIN_AGAIN, min(seq for seq in known if seq is not None))
+        found = (self._ledger.counted(key) for key in failures)
+        self._ledger.set_meta(_BEGIN_AGAIN, min(known[0] for known in found if known is not None))
 
     def forget_failures(self) -> Rewound | None:
         """Go back to before the failures that stopped the run; None when none did."""
@@ -114,6 +138,9 @@ class Evaluations:
     ) -> tuple[Evaluated, Outcome]:
         candidate, items = self._waiting.pop(key)
         failed = outcome if isinstance(outcome, Failed) else None
+        if failed is not None and not failed.rejected:
+            self._broken.setdefault(candidate.recipe.digest, failed)
+        self._deadlines.observe(outcome)
         rejected = failed is not None and failed.rejected
         self.items_spent += 0 if rejected else items.count
         if not replayed and not rejected:  # what stopped the run may have been mended since

@@ -119,18 +119,11 @@ class Ledger:
         self._counted += counts
         return counts
 
-    def outcome(self, key: tuple[int, str]) -> Outcome | None:
-        """The counted outcome of an evaluation; None while there is none."""
+    def counted(self, key: tuple[int, str]) -> tuple[int, Outcome] | None:
+        """Place in the order of counting, and outcome, of an evaluation; None while it has none."""
         clause = "WHERE candidate = ? AND stage = ?"
         for row, results in list(self._file.rows_and("results", "evaluations", clause, key)):
-            return evaluation_of(row, results, str(self._file.path)).outcome
-        return None
-
-    def position(self, key: tuple[int, str]) -> int | None:
-        """The `seq` of a counted evaluation: where a rewind to before it begins."""
-        clause = "WHERE candidate = ? AND stage = ?"
-        for row in list(self._file.rows("evaluations", clause, key)):
-            return int(row[0])
+            return int(row[0]), evaluation_of(row, results, str(self._file.path)).outcome
         return None
 
     def rewind(self, before_seq: int) -> Rewound:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from evomerge.candidate import Assignment, Failed, Lost, Scored
 from evomerge.errors import EvomergeError
+from evomerge.offline import forget_tokens, go_offline
 from evomerge.run.pool import EvaluatingWorker
 
 _LONGEST_LINE = 500
@@ -25,10 +26,17 @@ class Started:
 
 @dataclass(frozen=True)
 class StartFailure:
-    """Why a worker could not be made; `error` is the class of a user's error, else None."""
+    """Why a worker could not be made.
+
+    Attributes:
+        problems: one line each.
+        error: the class of a user's error, else None.
+        elsewhere: the reason is one node's, and there are others for the next worker.
+    """
 
     problems: tuple[str, ...]
     error: type[EvomergeError] | None = None
+    elsewhere: bool = False
 
 
 Message = Started | StartFailure | Scored | Failed | Lost
@@ -41,7 +49,9 @@ def started() -> Started:
 
 
 def start(pickled_factory: bytes) -> EvaluatingWorker | StartFailure:
-    """Make a worker from a pickled factory."""
+    """Make a worker from a pickled factory, which comes from our own driver and nobody else."""
+    go_offline()  # a process of a cluster does not inherit the driver's environment
+    forget_tokens()
     try:
         worker: EvaluatingWorker = pickle.loads(pickled_factory)()
     except Exception as error:  # whatever it is, the driver decides
