@@ -234,6 +234,17 @@ def report(
 
 
 @app.command()
+def repair(
+    run: Run,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is lost.")] = False,
+) -> None:
+    """Rebuild a run's damaged ledger from its intact rows; the damaged files are kept."""
+    from evomerge.cli.repairing import repair_command
+
+    repair_command(run, dry=dry_run)
+
+
+@app.command()
 def merge(
     recipe: Annotated[Path, typer.Argument(help="An evomerge or mergekit recipe.")],
     out: Annotated[Path, typer.Argument(help="New directory for the merged model.")],
