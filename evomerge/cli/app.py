@@ -245,6 +245,23 @@ def repair(
 
 
 @app.command()
+def mirror(
+    run: SharedRun,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="URL", help="sqlite:///FILE, journal:FILE or postgresql://..."
+        ),
+    ],
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run ends.")] = False,
+) -> None:
+    """Write a run as an Optuna study, for optuna-dashboard; safe while it runs."""
+    from evomerge.cli.mirroring import mirror_command
+
+    mirror_command(run, to, watch=watch)
+
+
+@app.command()
 def merge(
     recipe: Annotated[Path, typer.Argument(help="An evomerge or mergekit recipe.")],
     out: Annotated[Path, typer.Argument(help="New directory for the merged model.")],
