@@ -74,11 +74,11 @@ def opened(target: str) -> Iterator[BaseStorage]:
         yield _journal(path) if kind == JOURNAL else _sqlite(path)
 
 
-def write(study: MirrorStudy, storage: BaseStorage, note: str) -> int:
+def write(study: MirrorStudy, storage: BaseStorage) -> int:
     """Bring a study up to date; returns how many trials were added.
 
     A study that does not follow from the ledger any more, because the run was taken back or
-    started again, is written anew. `note` is Markdown for the dashboard's first page.
+    started again, is written anew.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -91,10 +91,12 @@ def write(study: MirrorStudy, storage: BaseStorage, note: str) -> int:
         news = [trial for trial in study.trials if trial.candidate not in known]
         for trial in news:
             mirrored.add_trial(_frozen(trial, study))
-        if mirrored.user_attrs.get("note") != note:
-            save_note(mirrored, note)
-            mirrored.set_user_attr("note", note)
     return len(news)
+
+
+def note(study: MirrorStudy, storage: BaseStorage, text: str) -> None:
+    """Put Markdown on the note page of a study that has been written."""
+    save_note(optuna.load_study(study_name=study.name, storage=storage), text)
 
 
 def _study(study: MirrorStudy, storage: BaseStorage) -> optuna.Study:
@@ -136,7 +138,7 @@ def _frozen(trial: MirrorTrial, study: MirrorStudy) -> FrozenTrial:
 
 def _distribution(name: str, value: float | int | str, study: MirrorStudy) -> BaseDistribution:
     if name == METHOD:
-        return CategoricalDistribution(study.methods or (str(value),))
+        return CategoricalDistribution(study.methods)
     assert not isinstance(value, str), "only the method is a word"
     words = name.split()
     parameter = words[1] if words[0] == "mean" else words[0]

@@ -18,6 +18,8 @@ from evomerge.stack import hops, path_of
 MOST_PARAMETERS = 20
 """More cannot be told apart in plots, and every one costs milliseconds per trial."""
 METHOD = "method"
+FITNESS = "fitness on search items"
+"""Not what a winner is chosen by: generations are scored on different items."""
 _WIDTH = 24
 _STAGES = ("baseline", "search")
 
@@ -65,20 +67,21 @@ def mirror_studies(run: RecordedRun, name: str) -> tuple[MirrorStudy, ...]:
         own = [e for e in run.evaluations if e.candidate >= first and e.stage in _STAGES]
         own = [e for e in own if end is None or e.candidate < end]
         spaces = _space_of(run.resolved, search["name"])
+        methods = _methods(spaces)
         studies.append(
             MirrorStudy(
                 f"{name}/{search['name']}" if search["name"] else name,
-                ("fitness", *(_metric(goal.task, goal.metric) for goal in tasks)),
+                (FITNESS, *(_metric(goal.task, goal.metric) for goal in tasks)),
                 (True, *(goal.higher_is_better for goal in tasks)),
                 dict(_ranges(spaces)),
-                _methods(spaces),
-                tuple(_trial(run, evaluation) for evaluation in own),
+                methods,
+                tuple(_trial(run, entry, methods_vary=len(methods) > 1) for entry in own),
             )
         )
     return tuple(studies)
 
 
-def _trial(run: RecordedRun, evaluation: Evaluation) -> MirrorTrial:
+def _trial(run: RecordedRun, evaluation: Evaluation, *, methods_vary: bool) -> MirrorTrial:
     candidate, outcome = run.candidates[evaluation.candidate], evaluation.outcome
     attributes: dict[str, Any] = {
         "candidate": candidate.id,
@@ -111,14 +114,14 @@ def _trial(run: RecordedRun, evaluation: Evaluation) -> MirrorTrial:
         candidate.id,
         values,
         isinstance(outcome, Failed) and outcome.rejected,
-        _parameters(candidate),
+        _parameters(candidate, methods_vary=methods_vary),
         attributes,
         evaluation.finished - took,
         evaluation.finished,
     )
 
 
-def _parameters(candidate: Candidate) -> dict[str, float | int | str]:
+def _parameters(candidate: Candidate, *, methods_vary: bool) -> dict[str, float | int | str]:
     """What a person would plot; nothing for fixed recipes, whose parameters are others."""
     recipe = candidate.recipe
     if candidate.genotype is None:
@@ -127,7 +130,6 @@ def _parameters(candidate: Candidate) -> dict[str, float | int | str]:
         return _layers(recipe)
     profiles = depth_profiles(recipe)
     short = short_names([p.model for p in profiles if p.model], _WIDTH)
-    found: dict[str, float | int | str] = {METHOD: recipe.merge_method}
     single = {
         " ".join(filter(None, (p.parameter, short.get(p.model, ""), _place(label)))): value
         for p in profiles
@@ -140,9 +142,8 @@ def _parameters(candidate: Candidate) -> dict[str, float | int | str]:
             )
             for p in profiles
         }
-    for name, value in list(single.items())[: MOST_PARAMETERS - 1]:
-        found[name] = value
-    return found
+    chosen: dict[str, float | int | str] = dict(list(single.items())[: MOST_PARAMETERS - 1])
+    return chosen | ({METHOD: recipe.merge_method} if methods_vary else {})
 
 
 def _place(label: str) -> str:
