@@ -60,7 +60,8 @@ def opened(target: str) -> Iterator[BaseStorage]:
         with Session.open(address) as session:
             if not session.lock(_LOCK):
                 raise RunLocked(f"{address}: another evomerge mirror writes it; wait, or stop it")
-            yield _postgres(address)
+            with _ended(_postgres(address)) as storage:
+                yield storage
         return
     kind = next((kind for kind in (SQLITE, JOURNAL) if target.startswith(kind)), None)
     if kind is None or len(target) == len(kind):
@@ -71,7 +72,11 @@ def opened(target: str) -> Iterator[BaseStorage]:
     if not path.parent.is_dir():
         raise InvalidInput(f"--to {target}: no folder {path.parent}; make it first")
     with _only_writer(path):
-        yield _journal(path) if kind == JOURNAL else _sqlite(path)
+        if kind == JOURNAL:
+            yield _journal(path)
+        else:
+            with _ended(_sqlite(path)) as storage:
+                yield storage
 
 
 def write(study: MirrorStudy, storage: BaseStorage) -> int:
@@ -159,6 +164,16 @@ def _only_writer(path: Path) -> Iterator[None]:
                 f"{path}: another evomerge mirror writes it; wait, or stop it"
             ) from error
         yield
+
+
+@contextmanager
+def _ended(storage: RDBStorage) -> Iterator[RDBStorage]:
+    """Leave no connection open behind a database."""
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _sqlite(path: Path) -> RDBStorage:
