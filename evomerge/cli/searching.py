@@ -27,13 +27,13 @@ from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.config import read_space_file, seconds
 from evomerge.run.deadlines import UNKNOWN, Deadlines
 from evomerge.run.directory import check_consent, open_directory, stored_stages
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.fetch import fetch_command, folders_of
 from evomerge.run.forecast import forecast
 from evomerge.run.ledger import Ledger, LedgerReader
 from evomerge.run.needs import check_disk, ledger_bytes
-from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import Workplace, choose_engine
 from evomerge.run.replica.address import Address
 from evomerge.run.resources import worker_resources

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from evomerge.candidate import Assignment, Candidate, Failed, ItemSelection, Outcome, Scored
 from evomerge.errors import Interrupted, TooManyFailures
 from evomerge.run.deadlines import Deadlines
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.ledger import Ledger, Rewound
-from evomerge.run.pool import Dispatcher
 from evomerge.run.progress import Evaluated
 from evomerge.score import Objective
 

@@ -128,6 +128,7 @@ class Worker:
     def __init__(self, benches: ChoosesBench) -> None:
         """`benches` have the models that become candidates."""
         self._benches = benches
+        self._built: Recipe | None = None
 
     def evaluate(self, assignment: Assignment) -> Scored | Failed:
         """Build the merge and score it; seconds are wall time.
@@ -152,7 +153,10 @@ class Worker:
         recipe = assignment.recipe
         bench = self._benches.of(recipe)
         began = time.perf_counter()
-        bench.become(recipe)
+        if recipe != self._built:  # parts of one evaluation come one after the other
+            self._built = None
+            bench.become(recipe)
+            self._built = recipe
         built = time.perf_counter()
         evaluator = bench.evaluator(recipe)
         if assignment.stage == SEARCH:
