@@ -176,6 +176,7 @@ def _replica(request: SearchRequest, run_dir: Path, console: Console) -> Iterato
         address if address.run else address.named(run_dir.resolve().name), run_dir, say
     ) as replica:
         replica.connect(request.space)
+        say(f"copying to {replica.address}")
         yield replica
 
 

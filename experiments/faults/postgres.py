@@ -1,6 +1,6 @@
 """One study in PostgreSQL: watched by two people, through a crash of the server and a lost host.
 
-    PYTHONPATH=. python experiments/faults/postgres.py [--space FILE] [--budget 240]
+    PYTHONPATH=. python experiments/faults/postgres.py [--space FILE] [--budget 500]
 
 Needs the parents of the space, and PostgreSQL's programs: a private server is started and removed.
 Writes postgres.json beside this file.
@@ -127,7 +127,7 @@ def harmed(study: Study, database: Server, host: Path, elsewhere: Path) -> dict[
     address = Address.parse(url).named(RUN)
     observers = [Observer(f"{url}#{RUN}") for _ in range(2)]
     driver = study.start(host, url)
-    wait_for(host, 12, driver)
+    wait_for(host, 3, driver)
     for observer in observers:
         observer.start()
     second = subprocess.run(
@@ -139,6 +139,10 @@ def harmed(study: Study, database: Server, host: Path, elsewhere: Path) -> dict[
     before = evaluations(host)
     outage = crash_the_server(database)
     during = evaluations(host) - before
+    returned = time.monotonic()
+    while copied(address) <= before:
+        time.sleep(0.1)
+    caught_up = round(time.monotonic() - returned, 1)
     wait_for(host, evaluations(host) + 15, driver)
     driver.kill()
     study.lines += driver.communicate()[1].splitlines()
@@ -152,7 +156,7 @@ def harmed(study: Study, database: Server, host: Path, elsewhere: Path) -> dict[
         equal = rows(shared.look()) == rows(elsewhere)
     return {
         "second_driver": {"exit": second.returncode, "said": second.stderr.strip()},
-        "outage": {"seconds": outage, "evaluated_meanwhile": during},
+        "outage": {"seconds": outage, "evaluated_meanwhile": during, "caught_up_after": caught_up},
         "at_kill": at_kill,
         "replica_equals_ledger": equal,
         "status": {
@@ -169,7 +173,7 @@ def main() -> None:
     """The undisturbed run, the harmed one, and what differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--space", type=Path, default=ROOT / "search_spaces" / "quickstart.yaml")
-    parser.add_argument("--budget", type=int, default=240)
+    parser.add_argument("--budget", type=int, default=500)
     arguments = parser.parse_args()
     found = binaries()
     if found is None:
