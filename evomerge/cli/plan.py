@@ -21,7 +21,7 @@ from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import STACK, Recipe
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.cache_needs import method_recipes
-from evomerge.run.calibration import Calibration, Rehearsal, calibrate, own_memory
+from evomerge.run.calibration import Calibration, Rehearsal, calibrate
 from evomerge.run.config import read_space_file
 from evomerge.run.directory import stored_populations
 from evomerge.run.forecast import forecast
@@ -29,6 +29,7 @@ from evomerge.run.machine import cores, free_disk, memory
 from evomerge.run.needs import MemoryNeeds, estimated_memory, ledger_bytes
 from evomerge.run.plan import StagePlan
 from evomerge.run.pools.ray_nodes import Node, cluster_nodes
+from evomerge.run.process_memory import held
 from evomerge.run.spaces import checked_stages, space_notices
 from evomerge.space import SearchSpace
 from evomerge.stack_file import earlier_stage
@@ -80,7 +81,7 @@ def look_ahead(request: PlanRequest) -> Outlook:
     populations = stored_populations(run_dir)
     built = build_run(file, stages, request.space, workers=request.workers, populations=populations)
     before = time.time() - psutil.Process().create_time()
-    driver, _ = own_memory()
+    driver = held().own
     cluster, problems = _cluster(request.address or os.environ.get("RAY_ADDRESS"))
     calibration = None
     if not request.quick:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from evomerge.cli.outlook import Outlook
+from evomerge.run.forecast import search_method
 from evomerge.run.plan import StagePlan
 from evomerge.space import SearchSpace
 from evomerge.stack_space import StackSpace
@@ -107,11 +108,11 @@ def _phases(outlook: Outlook) -> Iterator[str]:
     if found is None:
         yield "times were not measured"
         return
-    costs = found.costs
+    costs, method = found.costs, search_method(outlook.built.plan.stages[0])
     yield (
         f"measured  worker ready after {duration(found.start)}; a merge built in "
-        f"{1000 * max(costs.build.values()):.0f} ms (the first in "
-        f"{1000 * max(costs.first.values()):.0f} ms); {1000 * costs.call:.0f} ms and "
+        f"{1000 * costs.next_build(method):.0f} ms (the first in "
+        f"{1000 * costs.first_build(method):.0f} ms); {1000 * costs.call:.0f} ms and "
         f"{1000 * costs.item:.1f} ms per item to score it"
     )
 

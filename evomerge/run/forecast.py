@@ -121,7 +121,7 @@ def forecast(plan: RunPlan, workers: int, costs: Costs | None, *, before: float 
     if costs is None:
         return Forecast(tuple(walk.phases), workers, None, None)
     last = plan.holdout_items.count or plan.selection_items.count
-    over = HANDING_OVER + costs.first_build(_method(plan.stages[-1])) + costs.score(last)
+    over = HANDING_OVER + costs.first_build(search_method(plan.stages[-1])) + costs.score(last)
     return Forecast(tuple(walk.phases), workers, before + costs.start, over)
 
 
@@ -147,7 +147,7 @@ class _Walk:
         self._holdout |= {b.label: b.recipe.merge_method for b in stage.baselines}
         self._phase(stage, "baselines", methods, early, seen=set())
         starts = min(1 + WARM_STARTS, len(stage.starting_points(stage.baselines)))
-        method = _method(stage)
+        method = search_method(stage)
         self._phase(stage, "starting points", [method] * starts, early, seen=set(methods))
         count = self._search(stage, allotment, batch, method, len(methods) + starts)
         self._final(stage, allotment, method, starts, count)
@@ -250,7 +250,7 @@ class _Walk:
         ]
 
 
-def _method(stage: StagePlan) -> str:
+def search_method(stage: StagePlan) -> str:
     """The merge method of the search; "" where it is a gene, which counts as the dearest."""
     if isinstance(stage.space, SearchSpace) and stage.space.methods_vary:
         return ""
