@@ -16,8 +16,10 @@ from evomerge.run.timeline import generations, makespan
 from evomerge.search.generations import ESTIMATES
 from evomerge.space import SearchSpace
 
-HANDING_OVER = 3.0
-"""Seconds to draw the report of a run."""
+HANDING_OVER = 5.0
+"""Seconds to load the saved winner and its tasks, and to draw the report of a run."""
+RECORDING = 0.015
+"""Seconds of the driver for each evaluation: the strategy, and the ledger's way to the disk."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class _Walk:
         if self._costs is None:
             return 0.0
         build = self._costs.first_build(method) if first else self._costs.next_build(method)
-        return build + self._costs.score(items)
+        return build + self._costs.score(items) + RECORDING
 
     def _add(
         self, stage: StagePlan | None, name: str, count: int, items: int, wall: float, busy: float

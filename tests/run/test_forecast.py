@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.run.core import Core
-from evomerge.run.forecast import Costs, Forecast, forecast
+from evomerge.run.forecast import RECORDING, Costs, Forecast, forecast
 from evomerge.run.ledger import LedgerReader
 from evomerge.run.needs import ledger_bytes
 from evomerge.run.plan import Budget
@@ -62,7 +62,7 @@ def test_seconds_follow_from_costs() -> None:
     assert alone.evaluations == pair.evaluations
     search = next(phase for phase in alone.phases if phase.name == "search")
     # task_arithmetic was not measured, so it costs as much as the dearest
-    each = 1.0 + COSTS.score(40)
+    each = 1.0 + COSTS.score(40) + RECORDING
     assert search.seconds == pytest.approx((search.evaluations or 0) * each + 2.0)
     assert alone.seconds is not None
     assert pair.seconds is not None
@@ -78,7 +78,7 @@ def test_a_time_budget_ends_the_search_at_three_quarters() -> None:
     search = next(phase for phase in found.phases if phase.name == "search")
     before = sum(phase.seconds or 0.0 for phase in found.phases[:2]) + COSTS.start
     assert search.seconds is not None
-    each = 1.0 + COSTS.score(40)
+    each = 1.0 + COSTS.score(40) + RECORDING
     assert 750.0 <= before + search.seconds < 750.0 + 4 * each
     assert (search.evaluations or 0) == pytest.approx(4 * search.seconds / each, rel=0.05)
     twice = forecast(replace(run, budget=Budget(None, None, 2000.0)), 4, COSTS)
