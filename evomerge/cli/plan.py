@@ -15,7 +15,8 @@ from evomerge.cache_folder import cache_folder
 from evomerge.candidate import ItemSelection
 from evomerge.cli.outlook import Outlook, Place, judge
 from evomerge.cli.overrides import run_overrides
-from evomerge.cli.plan_text import as_mapping, lines
+from evomerge.cli.plan_json import as_mapping
+from evomerge.cli.plan_text import lines
 from evomerge.errors import EvomergeError, PreflightFailed
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import STACK, Recipe
