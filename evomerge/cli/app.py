@@ -310,8 +310,15 @@ def schema() -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Show what this machine offers: versions, GPUs, kernels, memory, disk; and what to improve."""
-    from evomerge.cli.doctor import doctor_command
+def doctor(
+    space: Annotated[Path | None, typer.Argument(help="A space file to check, too.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, HOST:PORT.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what this machine offers: versions, GPUs, memory, folders, Ray; and what to improve.
 
-    doctor_command(as_json=as_json)
+    Exit code 3 says that a search is impossible here until what is marked PROBLEM is mended.
+    """
+    from evomerge.cli.doctor import DoctorRequest, doctor_command
+
+    doctor_command(DoctorRequest(space, address), as_json=as_json)
