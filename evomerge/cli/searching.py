@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,9 @@ def _drive(
         folders = folders_of(spec.models, spec.evaluator.include, Path(spec.root))
         fetch = (fetch_command(request.fetch), folders)
     with (
+        # Standard output is for results; Ray prints the last words of dying nodes there.
+        (run_dir / "logs" / "driver.log").open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
         _stop_on_signals(console) as stop,
         workplace.open_pool(spec, built.workers, logs=run_dir / "logs", fetch=fetch) as pool,
     ):
