@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from evomerge.candidate import Candidate, ItemSelection, Scored
+from evomerge.consent import NOTHING, Consent
 from evomerge.errors import BuildFailed, InvalidInput, PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec
 from evomerge.evaluate.lm_harness import LmHarness
@@ -27,6 +28,7 @@ from evomerge.score import COST_TASK, TaskOutcomes
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.references import locate
 from evomerge.weights.saved import best_device, load_saved
 from evomerge.weights.stack_fold import is_scaled
 from evomerge.weights.stack_mergekit import mergekit_form
@@ -61,7 +63,7 @@ def recipe_text(candidate: Candidate, root: Path) -> str:
     return dump_recipe(_renamed(candidate.recipe, lambda model: _absolute(model, root)))
 
 
-def mergekit_text(candidate: Candidate, root: Path) -> str:
+def mergekit_text(candidate: Candidate, root: Path, consent: Consent = NOTHING) -> str:
     """The same for mergekit, which rounds after every step unless it is told to work in float32.
 
     Raises:
@@ -69,20 +71,21 @@ def mergekit_text(candidate: Candidate, root: Path) -> str:
     """
     recipe = candidate.recipe
     if recipe.merge_method == STACK:
-        recipe = mergekit_form(recipe, ParentPool.open(recipe.stored_models(), root))
+        pool = ParentPool.open(recipe.stored_models(), root, consent)
+        recipe = mergekit_form(recipe, pool)
     recipe = _renamed(recipe, lambda model: _absolute(model, root))
     if recipe.storage_dtype not in (None, "float32", "float64"):
         recipe = replace(recipe, dtype="float32", out_dtype=recipe.storage_dtype)
     return dump_recipe(recipe)
 
 
-def export_model(recipe: Recipe, root: Path, out: Path) -> None:
+def export_model(recipe: Recipe, root: Path, out: Path, consent: Consent = NOTHING) -> None:
     """Write the merged model to the new directory `out`, whole or not at all."""
-    pool = opened(recipe, ParentPool.open(recipe.stored_models(), root))
+    pool = opened(recipe, ParentPool.open(recipe.stored_models(), root, consent))
     write_model(recipe, Materializer(pool), out)
 
 
-def save_best(run_dir: Path, evaluator: EvaluatorSpec) -> Path:
+def save_best(run_dir: Path, evaluator: EvaluatorSpec, consent: Consent = NOTHING) -> Path:
     """Fill `best/` in the run directory with everything about the winner, and check the model.
 
     The saved model is loaded back and scored on the items of the winner's last evaluation; every
@@ -100,12 +103,13 @@ def save_best(run_dir: Path, evaluator: EvaluatorSpec) -> Path:
     partial.mkdir()
     root = model_root(run_dir)
     winner = find_candidate(run_dir, None)
-    export_model(winner.recipe, root, partial / "model")
-    verified = _verify(run_dir, winner, partial / "model", evaluator)
+    export_model(winner.recipe, root, partial / "model", consent)
+    verified = _verify(run_dir, winner, partial / "model", evaluator, consent)
     (partial / "verification.json").write_text(json.dumps(verified), encoding="utf-8")
     (partial / "recipe.yaml").write_text(recipe_text(winner, root), encoding="utf-8")
     with contextlib.suppress(PreflightFailed):  # some stacks have no form in mergekit
-        (partial / "mergekit.yaml").write_text(mergekit_text(winner, root), encoding="utf-8")
+        text = mergekit_text(winner, root, consent)
+        (partial / "mergekit.yaml").write_text(text, encoding="utf-8")
     card = render_card(summarize(run_dir))
     (partial / "README.md").write_text(card, encoding="utf-8")
     (partial / "model" / "README.md").write_text(card, encoding="utf-8")
@@ -114,7 +118,11 @@ def save_best(run_dir: Path, evaluator: EvaluatorSpec) -> Path:
 
 
 def _verify(
-    run_dir: Path, winner: Candidate, model_dir: Path, evaluator: EvaluatorSpec
+    run_dir: Path,
+    winner: Candidate,
+    model_dir: Path,
+    evaluator: EvaluatorSpec,
+    consent: Consent,
 ) -> dict[str, int]:
     """Score the saved model again; how many items there were, and how many answers differ."""
     with LedgerReader.open(run_dir) as reader:
@@ -126,7 +134,10 @@ def _verify(
     items = ItemSelection(tuple((result.task, result.items()) for result in recorded))
     torch.set_num_threads(int(read_resolved(run_dir)["threads"]))
     device = best_device()
-    model, tokenizer = load_saved(model_dir, device)
+    if winner.recipe.donor in winner.recipe.stored_models():  # whose code the saved model has
+        donor = ModelReference.parse(winner.recipe.donor).base
+        consent = consent.with_copy(locate(donor, model_root(run_dir)), model_dir)
+    model, tokenizer = load_saved(model_dir, device, consent)
     scored = LmHarness(model, tokenizer, evaluator, device).evaluate(items)
     different = _differences(recorded, scored)
     recipe = winner.recipe

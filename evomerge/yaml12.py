@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from evomerge.bounded_yaml import MAX_MIB, BoundedLoader, parse
 from evomerge.errors import InvalidInput
+from evomerge.text_files import read_text
 
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 _INT = re.compile(r"^[-+]?[0-9]+$")
@@ -19,7 +21,7 @@ _FLOAT = re.compile(
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """SafeLoader with the core schema of YAML 1.2 and without duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -80,7 +82,7 @@ def loads(text: str, where: str) -> Any:
         InvalidInput: the text is not YAML; `where` names its origin in the message.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        return parse(_Loader(text))
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise InvalidInput(f"{where}: not readable as YAML: {reason}") from None
@@ -88,11 +90,7 @@ def loads(text: str, where: str) -> Any:
 
 def load(path: Path) -> Any:
     """Read and parse the YAML file at `path`; raises InvalidInput when it is missing or broken."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path}: cannot be read ({error}); check the path") from None
-    return loads(text, str(path))
+    return loads(read_text(path, max_mib=MAX_MIB), str(path))
 
 
 def dumps(value: Any) -> str:

@@ -6,17 +6,20 @@ import sys
 
 from evomerge.cli.app import app
 from evomerge.errors import EvomergeError
+from evomerge.offline import go_offline
+from evomerge.plain_text import one_line
 
 _CTRL_C = 130
 
 
 def main() -> None:
     """Run the command line; user errors become one line each on stderr and an exit code."""
+    go_offline()
     try:
         app()
     except EvomergeError as error:
         for problem in error.problems:
-            print(f"evomerge: {problem}", file=sys.stderr)
+            print(f"evomerge: {one_line(problem)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(_CTRL_C)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from evomerge.cli.consenting import AllowFlags
 
 app = typer.Typer(
     name="evomerge",
@@ -52,6 +55,26 @@ Set = Annotated[
 ]
 
 
+TaskCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-task-code", metavar="FOLDER", help="Task files below it may run its Python files."
+    ),
+]
+RemoteCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-remote-code", metavar="MODEL", help="This model may run its own Python files."
+    ),
+]
+Pickle = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-pickle", metavar="MODEL", help="Convert this model's pickle files, tensors only."
+    ),
+]
+
+
 @app.command()
 def search(
     space: Annotated[Path, typer.Option("--space", help="The space file: what to search.")],
@@ -83,10 +106,17 @@ def search(
             help="Run once per node for each folder it lacks: 'rsync -a head:{path}/ {path}/'.",
         ),
     ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(help="Longest an evaluation may take, e.g. 30m; then its worker is replaced."),
+    ] = None,
     settings: Set = None,
     fail_if_not_better: Annotated[
         bool, typer.Option("--fail-if-not-better", help="Exit 4 when nothing beats the baselines.")
     ] = False,
+    task_code: TaskCode = None,
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
     as_json: Json = False,
 ) -> None:
     """Search for the best merge; run the same command again to continue an interrupted search.
@@ -98,6 +128,7 @@ def search(
     """
     from evomerge.cli.searching import SearchRequest, search_command
 
+    allow = _allowed(task_code, remote_code, pickle)
     request = SearchRequest(
         space=space,
         budget=budget,
@@ -109,7 +140,9 @@ def search(
         gpus_per_worker=gpus_per_worker,
         memory_per_worker=memory_per_worker,
         fetch=fetch,
+        timeout=timeout,
         settings=tuple(settings or ()),
+        allow=allow,
     )
     search_command(request, fail_if_not_better=fail_if_not_better, as_json=as_json)
 
@@ -166,11 +199,13 @@ def report(
 def merge(
     recipe: Annotated[Path, typer.Argument(help="An evomerge or mergekit recipe.")],
     out: Annotated[Path, typer.Argument(help="New directory for the merged model.")],
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
 ) -> None:
     """Build the model of a recipe and save it as a Hugging Face directory."""
     from evomerge.cli.modelling import merge_command
 
-    merge_command(recipe, out)
+    merge_command(recipe, out, _allowed(None, remote_code, pickle))
 
 
 @app.command()
@@ -179,12 +214,15 @@ def evaluate(
     suite: Annotated[
         Path, typer.Option("--suite", help="A file with an `objective:` section, or a space file.")
     ],
+    task_code: TaskCode = None,
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on all items of a suite, with lm-eval, offline."""
     from evomerge.cli.modelling import evaluate_command
 
-    evaluate_command(model, suite, as_json=as_json)
+    evaluate_command(model, suite, _allowed(task_code, remote_code, pickle), as_json=as_json)
 
 
 @app.command()
@@ -197,11 +235,21 @@ def export(
         ),
     ],
     to: Annotated[Target, typer.Option("--to", help="What to export.")],
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
 ) -> None:
     """Export the winner or any candidate of a run: a file, or a new directory for a model."""
     from evomerge.cli.modelling import export_command
 
-    export_command(run, tuple(targets), to.value)
+    export_command(run, tuple(targets), to.value, _allowed(None, remote_code, pickle))
+
+
+def _allowed(
+    task_code: list[str] | None, remote_code: list[str] | None, pickle: list[str] | None
+) -> AllowFlags:
+    from evomerge.cli.consenting import AllowFlags
+
+    return AllowFlags(tuple(task_code or ()), tuple(remote_code or ()), tuple(pickle or ()))
 
 
 @app.command()

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from evomerge.cli.consenting import AllowFlags, given_consent
+from evomerge.consent import Consent
 from evomerge.errors import InvalidInput
 from evomerge.evaluate.lm_harness import full_results
 from evomerge.export import export_model, find_candidate, mergekit_text, recipe_text
@@ -19,6 +21,7 @@ from evomerge.run.config import read_objective
 from evomerge.run.directory import model_root
 from evomerge.weights.expansion import expand
 from evomerge.weights.materialize import Materializer
+from evomerge.weights.pickled import converted
 from evomerge.weights.recipe_rules import validate_recipe
 from evomerge.weights.rehearsal import notices, value_problems
 from evomerge.weights.resident import ResidentModel
@@ -27,14 +30,15 @@ from evomerge.weights.saved import best_device, load_saved
 _ID_AND_OUT = 2
 
 
-def merge_command(recipe_file: Path, out: Path) -> None:
+def merge_command(recipe_file: Path, out: Path, allow: AllowFlags) -> None:
     """Build and save the model of a recipe file; its relative paths start at the file."""
     recipe = load_recipe(recipe_file)
     problems = validate_recipe(recipe)
     if problems:
         raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
     root = recipe_file.resolve().parent
-    pool = checked_parents(recipe, root)
+    consent = given_consent(allow, root)
+    pool = checked_parents(recipe, root, consent)
     if recipe.merge_method != STACK:
         targets = expand(recipe, pool)
         problems = value_problems(recipe, targets)
@@ -42,14 +46,16 @@ def merge_command(recipe_file: Path, out: Path) -> None:
             raise InvalidInput([f"{recipe_file}: {line}" for line in problems])
         for line in notices(recipe, pool, targets):
             print(line, file=sys.stderr)
-    export_model(recipe, root, out)
+    export_model(recipe, root, out, consent)
     print(out)
 
 
-def evaluate_command(model: Path, suite: Path, *, as_json: bool) -> None:
+def evaluate_command(model: Path, suite: Path, allow: AllowFlags, *, as_json: bool) -> None:
     """Score a model directory or a recipe on every item of a suite and print all metrics."""
-    spec = evaluator_spec(read_objective(suite), suite.resolve().parent)
-    results = full_results(spec, *_loaded(model))
+    objective = read_objective(suite)
+    consent = given_consent(allow, suite.resolve().parent)
+    spec = evaluator_spec(objective, suite.resolve().parent, consent)
+    results = full_results(spec, *_loaded(model, consent))
     if as_json:
         print(json.dumps(results))
         return
@@ -60,23 +66,27 @@ def evaluate_command(model: Path, suite: Path, *, as_json: bool) -> None:
             print(f"{task:<24} {metric:<28} {score['value']:.4f}{margin}  n={score['n']}")
 
 
-def _loaded(model: Path) -> tuple[Any, Any]:
+def _loaded(model: Path, consent: Consent) -> tuple[Any, Any]:
     device = best_device()
     if model.is_dir():
-        return load_saved(model, device)
+        pickles = consent.pickle_of(model)
+        if pickles is None:
+            return load_saved(model, device, consent)
+        folder = converted(model, pickles)
+        return load_saved(folder, device, consent.with_copy(model, folder))
     if model.suffix not in (".yaml", ".yml"):
         raise InvalidInput(f"{model}: expected a model directory or a recipe file (.yaml)")
     recipe = load_recipe(model)
     problems = validate_recipe(recipe)
     if problems:
         raise InvalidInput([f"{model}: {line}" for line in problems])
-    pool = checked_parents(recipe, model.resolve().parent)
+    pool = checked_parents(recipe, model.resolve().parent, consent)
     resident = ResidentModel(Materializer(pool), recipe, device)
     resident.become(recipe)
     return resident.model, resident.tokenizer
 
 
-def export_command(run: Path, targets: tuple[str, ...], to: str) -> None:
+def export_command(run: Path, targets: tuple[str, ...], to: str, allow: AllowFlags) -> None:
     """Write one candidate of a run in one form and print where."""
     if len(targets) > _ID_AND_OUT:
         raise InvalidInput(f"export: expected [ID] OUT, got {' '.join(targets)}")
@@ -90,14 +100,15 @@ def export_command(run: Path, targets: tuple[str, ...], to: str) -> None:
     out = Path(targets[-1])
     candidate = find_candidate(run, number)
     root = model_root(run)
+    consent = given_consent(allow, root)
     if to == "model":
-        export_model(candidate.recipe, root, out)
+        export_model(candidate.recipe, root, out, consent)
     else:
-        _write_text(out, _text(run, number, to))
+        _write_text(out, _text(run, number, to, consent))
     print(out)
 
 
-def _text(run: Path, number: int | None, to: str) -> str:
+def _text(run: Path, number: int | None, to: str, consent: Consent) -> str:
     if to == "card":
         if number is not None:
             raise InvalidInput(
@@ -105,7 +116,9 @@ def _text(run: Path, number: int | None, to: str) -> str:
             )
         return render_card(summarize(run))
     candidate, root = find_candidate(run, number), model_root(run)
-    return recipe_text(candidate, root) if to == "recipe" else mergekit_text(candidate, root)
+    if to == "recipe":
+        return recipe_text(candidate, root)
+    return mergekit_text(candidate, root, consent)
 
 
 def _write_text(out: Path, text: str) -> None:

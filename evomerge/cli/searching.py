@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
 from evomerge.cli.overrides import overrides
 from evomerge.errors import InvalidInput, NothingBetter
@@ -24,8 +25,9 @@ from evomerge.report.html import render_report
 from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
-from evomerge.run.config import read_space_file
-from evomerge.run.directory import open_directory, stored_populations
+from evomerge.run.config import read_space_file, seconds
+from evomerge.run.deadlines import UNKNOWN, Deadlines
+from evomerge.run.directory import check_consent, open_directory, stored_stages
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.fetch import fetch_command, folders_of
@@ -53,7 +55,9 @@ class SearchRequest:
     gpus_per_worker: float | None
     memory_per_worker: str | None
     fetch: str | None
+    timeout: str | None
     settings: tuple[str, ...]
+    allow: AllowFlags
 
 
 def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json: bool) -> None:
@@ -63,8 +67,10 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         NothingBetter: the holdout shows no lead over the baselines, and `fail_if_not_better`.
     """
     file = read_space_file(request.space, _overrides(request))
-    stages = checked_stages(file, request.space)
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
+    consent = given_consent(request.allow, request.space.resolve().parent)
+    check_consent(run_dir, consent)
+    stages = checked_stages(file, request.space, consent)
     resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
     engine = choose_engine(request.engine, request.address, resources)
     with Workplace(engine, resources) as workplace:
@@ -74,10 +80,11 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
             request.space,
             workers=request.workers,
             room=None if _is_finished(run_dir) else workplace.room,
-            populations=stored_populations(run_dir),
+            stored=stored_stages(run_dir),
+            consent=consent,
         )
         notices = (
-            *space_notices(stages, request.space),
+            *space_notices(stages, request.space, consent),
             *(f"notice: {notice}" for notice in built.notices),
         )
         _run(request, built, run_dir, workplace, notices)
@@ -139,21 +146,34 @@ def _drive(
     console: Console,
 ) -> None:
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
+    deadlines = Deadlines(UNKNOWN if request.timeout is None else _seconds(request.timeout))
     spec = built.worker
     fetch = None
     if request.fetch is not None:
-        folders = folders_of(spec.models, spec.evaluator.include, Path(spec.root))
+        models = tuple(model for model, _ in spec.models)
+        folders = folders_of(models, spec.evaluator.include, Path(spec.root))
         fetch = (fetch_command(request.fetch), folders)
     with (
         # Standard output is for results; Ray prints the last words of dying nodes there.
         (run_dir / "logs" / "driver.log").open("a", encoding="utf-8") as log,
         redirect_stdout(log),
         _stop_on_signals(console) as stop,
-        workplace.open_pool(spec, built.workers, logs=run_dir / "logs", fetch=fetch) as pool,
+        workplace.open_pool(
+            spec, built.workers, deadline=deadlines, logs=run_dir / "logs", fetch=fetch
+        ) as pool,
     ):
-        evaluations = Evaluations(ledger, Dispatcher(pool), built.plan.objective, stop)
+        evaluations = Evaluations(
+            ledger, Dispatcher(pool), built.plan.objective, stop, deadlines=deadlines
+        )
         search = Search(built.plan, ledger, evaluations)
         watch(search.run(), built.plan.budget, console)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise InvalidInput(f"--timeout: {error}") from None
 
 
 @contextmanager
@@ -179,7 +199,7 @@ def _stop_on_signals(console: Console) -> Iterator[threading.Event]:
 def _hand_over(built: BuiltRun, run_dir: Path, console: Console) -> None:
     if not (run_dir / "best").exists():
         console.print("saving the winner and checking that it scores as recorded", highlight=False)
-    save_best(run_dir, built.worker.evaluator)
+    save_best(run_dir, built.worker.evaluator, built.worker.consent)
     page = render_report(summarize(run_dir))
     (run_dir / "report.html").write_text(page, encoding="utf-8")
 

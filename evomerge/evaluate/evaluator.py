@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from evomerge.candidate import ItemSelection
+from evomerge.consent import Allowed
 from evomerge.score import TaskGoal, TaskOutcomes
 
 
@@ -45,6 +46,7 @@ class EvaluatorSpec:
         seed: seed of the choice of few-shot examples and of any sampling, lm-eval's default.
         builtin: names that no task file defines may be lm-eval's own tasks, which run the code
             that package ships.
+        task_code: folders whose task files may call the Python files in them.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -54,6 +56,7 @@ class EvaluatorSpec:
     num_fewshot: int | None = None
     seed: int = 1234
     builtin: bool = False
+    task_code: tuple[Allowed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,16 @@ class Evaluator(Protocol):
             InvalidInput: the selection is empty or names an unknown task or item.
             BuildFailed: the model answers with NaN or Inf.
         """
+
+    def halve_batch(self) -> int | None:
+        """Score batches of half the size from now on; the new size, or None if it was 1.
+
+        Outcomes may differ in the last bits from those of the full batch; `remarks` says so.
+        """
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is unusual about how it scores, in a few words each."""
 
     def prompt_loss(self, selection: ItemSelection) -> float:
         """How unlikely the model finds the prompts and right answers of the selected items.

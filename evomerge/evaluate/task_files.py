@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evomerge.consent import Allowed
 from evomerge.errors import InvalidInput
 from evomerge.evaluate.task_yaml import code_problems, read_task_yaml
 from evomerge.signatures import did_you_mean
@@ -63,17 +64,18 @@ class TaskIndex:
         )
 
 
-def find_tasks(folders: Sequence[Path]) -> TaskIndex:
+def find_tasks(folders: Sequence[Path], allowed: Sequence[Allowed] = ()) -> TaskIndex:
     """Index every *.yaml file below `folders`.
 
     A file without `task` and `group` only serves to be included by others. Relative paths in a
-    file, also in an included one, start at that file.
+    file, also in an included one, start at that file. `allowed` are the folders whose files may
+    name functions; these stay `Tagged`, as nothing is imported here.
 
     Raises:
         InvalidInput: every unreadable file, every key that would execute code, every name that two
             files define; one line each.
     """
-    reader = _Reader()
+    reader = _Reader(allowed)
     for folder in folders:
         if not folder.is_dir():
             reader.problems.append(f"{folder}: not a folder; correct `include`")
@@ -89,7 +91,8 @@ def find_tasks(folders: Sequence[Path]) -> TaskIndex:
 class _Reader:
     """Collects tasks, groups and problems over all files (stateful)."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: Sequence[Allowed]) -> None:
+        self._allowed = allowed
         self.problems: list[str] = []
         self.files: dict[str, TaskFile] = {}
         self.groups: dict[str, tuple[str, ...]] = {}
@@ -146,7 +149,7 @@ class _Reader:
             except InvalidInput as error:
                 self.problems += error.problems
                 return {}
-            found = list(code_problems(path, config))
+            found = list(code_problems(path, config, self._allowed))
             self.problems += found
             if not found:
                 self._own[path] = config
@@ -188,7 +191,7 @@ def _data_problems(fields: Mapping[str, Any]) -> Iterator[str]:
         return
     if not any(fields.get(key) for key in _EVALUATED):
         yield "neither test_split nor validation_split is given; name the split to evaluate"
-    if not fields.get("dataset_path"):
+    if not fields.get("dataset_path") and not fields.get("custom_dataset"):
         yield "dataset_path: missing; write `dataset_path: json` for a JSON lines file"
     if fields.get("dataset_path") in BUILDERS:
         files = arguments.get("data_files")

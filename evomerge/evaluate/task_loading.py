@@ -15,6 +15,7 @@ from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.evaluate.items import item_ids
 from evomerge.evaluate.lm_eval_guest import prepare
+from evomerge.evaluate.task_code import with_functions
 from evomerge.evaluate.task_files import TaskIndex, find_tasks
 from evomerge.evaluate.task_words import unknown_words
 from evomerge.signatures import did_you_mean
@@ -42,7 +43,7 @@ def load_tasks(spec: EvaluatorSpec) -> tuple[LoadedTask, ...]:
     names = [task.task for task in spec.tasks]
     if not names or len(set(names)) < len(names):
         raise InvalidInput(f"objective.tasks: expected each task once, got {names}")
-    index = find_tasks([Path(folder) for folder in spec.include])
+    index = find_tasks([Path(folder) for folder in spec.include], spec.task_code)
     invalid: list[str] = []
     failed: list[str] = []
     loaded: list[LoadedTask] = []
@@ -52,7 +53,7 @@ def load_tasks(spec: EvaluatorSpec) -> tuple[LoadedTask, ...]:
         if builtin and manager is None:
             manager = TaskManager()  # indexes 14,000 files: only when there is no other way
         try:
-            made = _builtin(task.task, manager) if builtin else _from_file(task.task, index)
+            made = _builtin(task.task, manager) if builtin else _from_file(task.task, index, spec)
             loaded.append(_with_items(task, made, spec.num_fewshot, builtin=builtin))
         except InvalidInput as error:
             invalid += error.problems
@@ -91,8 +92,8 @@ def explain(task: str, error: Exception) -> str:
     return f"task '{task}': {reason}"
 
 
-def _from_file(name: str, index: TaskIndex) -> Any:
-    config = index.config(name)
+def _from_file(name: str, index: TaskIndex, spec: EvaluatorSpec) -> Any:
+    config = with_functions(index.config(name), spec.task_code)
     problems = [f"{index.files[name].path}: {line}" for line in unknown_words(config)]
     if problems:
         raise InvalidInput(problems)

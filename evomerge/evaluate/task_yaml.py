@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from evomerge.bounded_yaml import MAX_MIB, BoundedLoader, parse
+from evomerge.consent import Allowed
 from evomerge.errors import InvalidInput
+from evomerge.text_files import read_text
 
 _CODE_KEYS = ("class", "custom_dataset", "process_docs", "process_results", "use_prompt")
+_NEVER = ("class", "use_prompt")
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
-_UNSAFE_BUILDERS = ("pandas", "sql", "spark", "generator", "cache")
+_UNSAFE_BUILDERS = ("pandas", "sql", "spark", "generator", "cache", "eval", "iceberg", "webdataset")
 """Builders of the datasets package that read pickles or talk to other programs."""
+FUNCTION = "!function"
+"""lm-eval's tag for a function of a Python file beside the task file."""
 
 
 @dataclass(frozen=True)
 class Tagged:
-    """A value with a YAML tag that means code: kept as text, never resolved."""
+    """A value with a YAML tag that means code, kept as text; `file` is where it stands."""
 
     tag: str
     text: str
+    file: Path
+
+    @property
+    def source(self) -> Path:
+        """The Python file that lm-eval would look for first."""
+        module = self.text.rpartition(".")[0]
+        return self.file.parent / f"{module.replace('.', '/')}.py"
+
+    @property
+    def name(self) -> str:
+        """The function's name in that file."""
+        return self.text.rpartition(".")[2]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """SafeLoader without duplicate keys, keeping tagged values as text.
 
     YAML 1.1, unlike the rest of the program: these are lm-eval's files, and the lm_eval command
@@ -45,9 +63,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _tagged(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Tagged:
-    del loader
     tag = "!!python/" if node.tag.startswith(_PYTHON_TAG) else "!"
-    return Tagged(tag + suffix, str(node.value) if isinstance(node, yaml.ScalarNode) else "...")
+    text = str(node.value) if isinstance(node, yaml.ScalarNode) else "..."
+    return Tagged(tag + suffix, text, Path(loader.name))
 
 
 _Loader.add_multi_constructor("!", _tagged)
@@ -61,9 +79,9 @@ def read_task_yaml(path: Path) -> dict[str, Any]:
         InvalidInput: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path}: cannot be read ({error}); check the path") from None
+        loader = _Loader(read_text(path, max_mib=MAX_MIB))
+        loader.name = str(path)
+        value = parse(loader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise InvalidInput(f"{path}: not readable as YAML: {reason}; correct the file") from None
@@ -72,19 +90,22 @@ def read_task_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def code_problems(path: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    """One line for everything in `config` that lm-eval would execute, import or unpickle."""
+def code_problems(
+    path: Path, config: Mapping[str, Any], allowed: Sequence[Allowed] = ()
+) -> Iterator[str]:
+    """One line for everything in `config` that lm-eval would execute, import or unpickle.
+
+    Functions of Python files that are `allowed` are no problem; all other ways to run code are.
+    """
     for key, value in _walk(config, ""):
         if isinstance(value, Tagged):
-            yield (
-                f"{path}: {key}: '{value.tag} {value.text}' would run Python code; "
-                "write the value as plain YAML or a Jinja template"
-            )
+            yield from (f"{path}: {key}: {line}" for line in _function_problems(value, allowed))
     fewshot = config.get("fewshot_config")
     sections = {"": config, "fewshot_config.": fewshot if isinstance(fewshot, Mapping) else {}}
     for prefix, section in sections.items():
         for key in _CODE_KEYS:
-            if section.get(key) is not None and not isinstance(section[key], Tagged):
+            value = section.get(key)
+            if value is not None and (key in _NEVER or not isinstance(value, Tagged)):
                 yield (
                     f"{path}: {prefix}{key}: loads Python code; remove the key and describe the "
                     "task with plain YAML keys"
@@ -93,6 +114,20 @@ def code_problems(path: Path, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"{path}: unsafe_code: a task that executes answers is refused; remove the task"
     yield from _dataset_problems(path, config)
     yield from _metric_problems(path, config)
+
+
+def _function_problems(tagged: Tagged, allowed: Sequence[Allowed]) -> Iterator[str]:
+    code = f"'{tagged.tag} {tagged.text}'"
+    folder = tagged.file.parent
+    if tagged.tag != FUNCTION:
+        yield f"{code} would run Python code; write the value as plain YAML"
+    elif not any(entry.contains(folder) for entry in allowed):
+        yield (
+            f"{code} would run Python code; write the value as plain YAML or a Jinja template, or "
+            f"allow it with --allow-task-code {folder}"
+        )
+    elif not any(entry.hash_of(tagged.source) for entry in allowed):
+        yield f"{code}: {tagged.source} is not among the allowed files; put the function there"
 
 
 def _dataset_problems(path: Path, config: Mapping[str, Any]) -> Iterator[str]:
@@ -105,6 +140,8 @@ def _dataset_problems(path: Path, config: Mapping[str, Any]) -> Iterator[str]:
     arguments = config.get("dataset_kwargs")
     if isinstance(arguments, Mapping) and arguments.get("trust_remote_code"):
         yield f"{path}: dataset_kwargs.trust_remote_code: runs foreign code; remove the key"
+    if isinstance(arguments, Mapping) and "cache_dir" in arguments:
+        yield f"{path}: dataset_kwargs.cache_dir: would write there; remove the key"
 
 
 def _metric_problems(path: Path, config: Mapping[str, Any]) -> Iterator[str]:
@@ -114,7 +151,8 @@ def _metric_problems(path: Path, config: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(metric, str) and (set(metric) & set("/\\") or metric.endswith(".py")):
             yield (
                 f"{path}: metric_list[{index}].metric: '{metric}' is a path to code; use a metric "
-                "that lm-eval has built in, such as acc or exact_match"
+                "that lm-eval has built in, such as acc or exact_match, or !function in an allowed "
+                "folder"
             )
         if entry.get("hf_evaluate"):
             yield f"{path}: metric_list[{index}].hf_evaluate: runs foreign code; remove the key"

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import torch
 
+from evomerge.consent import NOTHING, Consent
 from evomerge.errors import InvalidInput
 from evomerge.evaluate.catalog import Catalog, load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
@@ -22,6 +23,7 @@ from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
 from evomerge.recipe import Recipe
 from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
+from evomerge.run.directory import CONSENT, StoredStage
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
@@ -31,6 +33,7 @@ from evomerge.seeding import derive
 from evomerge.space import SearchSpace
 from evomerge.weights.nested import opened
 from evomerge.weights.pool import ParentPool
+from evomerge.weights.saved import check_loadable
 from evomerge.weights.stack_plan import check_models
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
@@ -63,7 +66,8 @@ def build_run(
     *,
     workers: int | None,
     room: Callable[[int], int] | None = None,
-    populations: Sequence[int] | None,
+    stored: Sequence[StoredStage] | None,
+    consent: Consent = NOTHING,
 ) -> BuiltRun:
     """Check the parents and tasks of a space file and put the run together.
 
@@ -74,7 +78,8 @@ def build_run(
         workers: how many; None for as many as there is room for. Not part of the run: it only
             raises the default population of a new one.
         room: how many workers of so many bytes fit where they will be; None is this machine.
-        populations: those of the run to continue, for a file that does not say; None for a new run.
+        stored: what the run to continue was created with; None for a new run.
+        consent: which code and pickle files may be used.
 
     Raises:
         InvalidInput, PreflightFailed: every problem found before anything heavy starts.
@@ -83,21 +88,23 @@ def build_run(
     models = tuple(dict.fromkeys(model for stage in stages for model in stage.models))
     start = stages[0].space.decode(stages[0].space.start)
     merges = [stage.space for stage in stages if isinstance(stage.space, SearchSpace)]
-    parents = ParentPool.open(models, root)
+    parents = ParentPool.open(models, root, consent)
     for recipe in (space.decode(space.start) for space in merges):
         check_models(recipe, parents.only(recipe.referenced_models()))
     parents.check_finite(models)
-    evaluator = evaluator_spec(file.objective, root)
+    if merges:
+        check_loadable(merges[0].decode(merges[0].start), parents)
+    evaluator = evaluator_spec(file.objective, root, consent)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
     if workers is None and room is not None:
         workers = room(worker_bytes(parents, start.donor))
     count = workers or default_workers(parents, start.donor)
-    plan = _plan(file, stages, catalog, splits, populations or [None] * len(stages), count)
+    plan = _plan(file, stages, catalog, splits, stored or [None] * len(stages), count)
     _check_budget(plan, path)
     built = (plan.budget.candidates or _MERGES) // count
     worker = WorkerSpec(
-        models,
+        tuple((model, parents.contents(model)) for model in models),
         str(root),
         start,
         evaluator,
@@ -105,8 +112,11 @@ def build_run(
         built,
         _probe(file, stages, splits),
         None if file.objective.cost is None else file.objective.cost.measure,
+        consent,
     )
     resolved = _resolved(file, path, plan, stages, catalog, parents)
+    if consent != NOTHING:
+        resolved[CONSENT] = consent.record()
     vocabularies = [_vocabulary_notices(space.decode(space.start), parents) for space in merges]
     notices = (*(line for lines in vocabularies for line in lines), *_notices(splits, catalog))
     return BuiltRun(plan, worker, count, resolved, notices)
@@ -117,7 +127,7 @@ def _plan(
     stages: Sequence[Stage],
     catalog: Catalog,
     splits: Splits,
-    populations: Sequence[int | None],
+    stored: Sequence[StoredStage | None],
     workers: int,
 ) -> RunPlan:
     goals = catalog.goals
@@ -130,8 +140,8 @@ def _plan(
         selection_items=splits.selection,
         holdout_items=splits.holdout,
         stages=tuple(
-            stage_plan(file, stage, population, workers)
-            for stage, population in zip(stages, populations, strict=True)
+            stage_plan(file, stage, past, workers)
+            for stage, past in zip(stages, stored, strict=True)
         ),
         budget=Budget(file.budget.candidates, file.budget.items, file.budget.time),
         seed=file.seed,
@@ -149,12 +159,12 @@ def _probe(file: SpaceFile, stages: Sequence[Stage], splits: Splits) -> Probe | 
     return Probe(items, min(margins))
 
 
-def checked_parents(recipe: Recipe, root: Path) -> ParentPool:
+def checked_parents(recipe: Recipe, root: Path, consent: Consent = NOTHING) -> ParentPool:
     """The models of a recipe, compatible and without NaN; with its vocabulary, if it names one.
 
     Results of nested recipes are made where they do not exist yet.
     """
-    stored = ParentPool.open(recipe.stored_models(), root)
+    stored = ParentPool.open(recipe.stored_models(), root, consent)
     parents = opened(recipe, stored).only(recipe.referenced_models())
     check_models(recipe, parents)
     parents.check_finite(parents.models)
@@ -181,7 +191,9 @@ def worker_bytes(parents: ParentPool, donor: str) -> int:
     return sum(info.nbytes for info in parents.infos(donor).values()) + _LIBRARY_BYTES
 
 
-def evaluator_spec(objective: ObjectiveConfig, root: Path) -> EvaluatorSpec:
+def evaluator_spec(
+    objective: ObjectiveConfig, root: Path, consent: Consent = NOTHING
+) -> EvaluatorSpec:
     """What workers need to score models; task folders become absolute."""
     missing = [name for name in objective.include if not (root / name).is_dir()]
     if missing:
@@ -204,6 +216,7 @@ def evaluator_spec(objective: ObjectiveConfig, root: Path) -> EvaluatorSpec:
         batch_size=objective.batch_size,
         apply_chat_template=objective.apply_chat_template,
         num_fewshot=objective.num_fewshot,
+        task_code=consent.task_code,
     )
 
 

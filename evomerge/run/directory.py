@@ -6,13 +6,17 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evomerge import yaml12
+from evomerge.consent import Consent, differences
 from evomerge.errors import InvalidInput
 
 RESOLVED = "spec.resolved.yaml"
+CONSENT = "consent"
+"""The section of the resolved specification about code and pickle files that may be used."""
 _MOST = 20
 
 
@@ -53,6 +57,22 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
     return False
 
 
+def check_consent(run_dir: Path, consent: Consent) -> None:
+    """Compare what may run now with what was allowed when the run was started.
+
+    Comes before anything of it runs.
+
+    Raises:
+        InvalidInput: a file is another one, or other folders and models are allowed.
+    """
+    if not (run_dir / RESOLVED).exists():
+        return
+    recorded = read_resolved(run_dir).get(CONSENT) or {}
+    problems = [f"{run_dir}: {line}" for line in differences(recorded, consent.record())]
+    if problems:
+        raise InvalidInput(problems)
+
+
 def read_resolved(run_dir: Path) -> dict[str, Any]:
     """The resolved specification of the run in `run_dir`."""
     stored = run_dir / RESOLVED
@@ -64,14 +84,23 @@ def read_resolved(run_dir: Path) -> dict[str, Any]:
     return value
 
 
-def stored_populations(run_dir: Path) -> list[int] | None:
-    """The populations that a run's stages were created with; None when there is no such run yet.
+@dataclass(frozen=True)
+class StoredStage:
+    """What a stage was created with because of the workers of that day."""
 
-    The default depends on the number of workers, which may change from one start to the next.
-    """
+    population: int
+    schedule: str
+    ahead: int
+
+
+def stored_stages(run_dir: Path) -> tuple[StoredStage, ...] | None:
+    """What depended on the number of workers when the run was created; None for a new run."""
     if not (run_dir / RESOLVED).exists():
         return None
-    return [int(stage["population"]) for stage in read_resolved(run_dir)["searches"]]
+    return tuple(
+        StoredStage(int(stage["population"]), str(stage["schedule"]), int(stage["ahead"]))
+        for stage in read_resolved(run_dir)["searches"]
+    )
 
 
 def model_root(run_dir: Path) -> Path:

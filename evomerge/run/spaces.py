@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Genotype
+from evomerge.consent import NOTHING, Consent
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
 from evomerge.gene_file import Problems
 from evomerge.model_reference import ModelReference, in_text_form
@@ -57,7 +58,7 @@ class Stage:
         return tuple(model for model in models if earlier_stage(model) is None)
 
 
-def checked_stages(file: SpaceFile, path: Path) -> tuple[Stage, ...]:
+def checked_stages(file: SpaceFile, path: Path, consent: Consent = NOTHING) -> tuple[Stage, ...]:
     """The searches of a space file.
 
     What the parents' headers show is checked, too. Where no parent is on this machine, layer
@@ -71,14 +72,16 @@ def checked_stages(file: SpaceFile, path: Path) -> tuple[Stage, ...]:
     for index, config in enumerate(file.searches()):
         where = f"{path}: stages[{index}].space" if config.name else f"{path}: space"
         if is_stack_space(config.space):
-            stages.append(_checked_stacks(config, where, path.resolve().parent, stages))
+            stages.append(_checked_stacks(config, where, path.resolve().parent, stages, consent))
         else:
-            space = _checked_merges(config.space, where, path.resolve().parent)
+            space = _checked_merges(config.space, where, path.resolve().parent, consent)
             stages.append(Stage(config, space, None, {}))
     return tuple(stages)
 
 
-def _checked_stacks(config: StageConfig, where: str, root: Path, earlier: Sequence[Stage]) -> Stage:
+def _checked_stacks(
+    config: StageConfig, where: str, root: Path, earlier: Sequence[Stage], consent: Consent
+) -> Stage:
     names = tuple(stage.config.name for stage in earlier if stage.settings is None)
     settings = read_stack(config.space, where, names)
     stored = tuple(model for model in settings.models if earlier_stage(model) is None)
@@ -88,7 +91,8 @@ def _checked_stacks(config: StageConfig, where: str, root: Path, earlier: Sequen
         if earlier_stage(model) is not None
     }
     donors = {model: _donor(stage) for model, stage in stand_ins.items()}
-    pool = ParentPool.open(tuple(dict.fromkeys([*stored, *donors.values()])), root)
+    models = tuple(dict.fromkeys([*stored, *donors.values()]))
+    pool = ParentPool.open(models, root, consent)
     refused = [causal_problem(model, pool.config(model)) for model in pool.models]
     if any(refused):
         raise PreflightFailed([line for line in refused if line is not None])
@@ -121,7 +125,7 @@ def _depth(stage: Stage, pool: ParentPool) -> int:
     return sum(end - begin for begin, end in ranges)
 
 
-def _checked_merges(mapping: Any, where: str, root: Path) -> SearchSpace:
+def _checked_merges(mapping: Any, where: str, root: Path, consent: Consent) -> SearchSpace:
     space = read_space(mapping, where, _layers(mapping, root))
     problems: list[str] = []
     for position in (None, 0.0, 1.0):
@@ -132,7 +136,7 @@ def _checked_merges(mapping: Any, where: str, root: Path) -> SearchSpace:
             problems += [line.replace("search space", where, 1) for line in error.problems]
     if not space.genes:
         problems.append(f"{where}: no value is a gene; write for example weight: {{float: [0, 1]}}")
-    pool = None if problems else _local_parents(space, root)
+    pool = None if problems else _local_parents(space, root, consent)
     if pool is not None:
         problems += [f"{where}: {line}" for line in _rehearsed(space, pool)]
     if problems:
@@ -140,20 +144,20 @@ def _checked_merges(mapping: Any, where: str, root: Path) -> SearchSpace:
     return space
 
 
-def space_notices(stages: Sequence[Stage], path: Path) -> list[str]:
+def space_notices(stages: Sequence[Stage], path: Path, consent: Consent = NOTHING) -> list[str]:
     """What a person may not expect of the spaces' recipes: lines to print as they are."""
     found: list[str] = []
     for space in (stage.space for stage in stages):
         if isinstance(space, SearchSpace):
-            pool = _local_parents(space, path.resolve().parent)
+            pool = _local_parents(space, path.resolve().parent, consent)
             start = space.decode(space.start)
             found += [] if pool is None else notices(start, pool, expand(start, pool))
     return list(dict.fromkeys(found))
 
 
-def _local_parents(space: SearchSpace, root: Path) -> ParentPool | None:
+def _local_parents(space: SearchSpace, root: Path, consent: Consent) -> ParentPool | None:
     try:
-        return ParentPool.open(space_models(space), root)
+        return ParentPool.open(space_models(space), root, consent)
     except EvomergeError:
         return None  # a search says what is wrong with them
 

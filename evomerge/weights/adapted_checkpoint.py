@@ -60,6 +60,11 @@ class AdaptedCheckpoint:
         text = f"{self._base.fingerprint()}+{self._adapter.digest}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def contents(self) -> str:
+        """A digest of every byte of the base's files and of the adapter's."""
+        text = f"{self._base.contents()}+{self._adapter.digest}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
     def get(self, name: str) -> Tensor:
         """The tensor called `name`, a view into a mapped file on the CPU: borrowed, read only.
 

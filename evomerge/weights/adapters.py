@@ -106,7 +106,7 @@ def _read_infos(folder: Path) -> dict[str, TensorInfo]:
     if not path.exists() and pickles:
         raise InvalidInput(
             f"{folder}: expected {WEIGHTS_FILE}, got {pickles[0]}, a pickle file that can run code "
-            "when it is read: convert it to safetensors where you trust it"
+            f"when it is read: get safetensors, or allow it with --allow-pickle {folder}"
         )
     infos = read_header(path)
     unusable = [info for info in infos.values() if not info.is_mergeable]

@@ -18,6 +18,7 @@ from transformers import (
 
 from evomerge.errors import BuildFailed
 from evomerge.weights.family_config import PER_LAYER_KEYS
+from evomerge.weights.foreign import read_by_transformers
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.quiet import quiet_loading
 
@@ -28,7 +29,11 @@ _SHOWN = 5
 
 def read_config(directory: Path) -> PreTrainedConfig:
     """The config of a model as transformers sees it."""
-    return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    with read_by_transformers(f"{directory / 'config.json'}", "stack models that it knows"):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    return config
 
 
 def kinds_in(config: PreTrainedConfig) -> Kinds:

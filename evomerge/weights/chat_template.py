@@ -15,9 +15,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from evomerge.recipe import Recipe
 from evomerge.signatures import did_you_mean
+from evomerge.text_files import read_text
 from evomerge.weights.json_files import read_json
 from evomerge.weights.vocabulary_file import SETTINGS_FILE
 
+_MAX_MIB = 16
 TEMPLATE_FILE = "chat_template.jinja"
 AUTO = "auto"
 
@@ -134,7 +136,7 @@ def template_of(directory: Path) -> str | None:
     """A model's own template: of a file or, in older models, of tokenizer_config.json."""
     path = directory / TEMPLATE_FILE
     if path.exists():
-        return path.read_text(encoding="utf-8")
+        return read_text(path, max_mib=_MAX_MIB)
     settings = directory / SETTINGS_FILE
     value: Any = read_json(settings).get("chat_template") if settings.exists() else None
     if isinstance(value, list):  # several by name; "default" is the one for chats

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from safetensors import safe_open
 
 from evomerge.errors import InvalidInput
+from evomerge.weights.contents import contents
 from evomerge.weights.fingerprint import fingerprint
 from evomerge.weights.headers import MAX_TENSORS, TensorInfo, read_header
 from evomerge.weights.json_files import read_json
+from evomerge.weights.pickle_files import shard_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +60,10 @@ class StoredModel(TensorStore, Protocol):
 
     def fingerprint(self) -> str:
         """A digest of all files that decide what the model computes; 16 hex digits."""
+        ...
+
+    def contents(self) -> str:
+        """A digest of every byte of these files."""
         ...
 
 
@@ -114,6 +120,10 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """A digest of config.json and of samples of the weights; 16 hex digits."""
         return fingerprint(self.directory)
+
+    def contents(self) -> str:
+        """A digest of every byte of config, tokenizer and weights; 32 hex digits."""
+        return contents(self.directory)
 
     def get(self, name: str) -> Tensor:
         """The tensor called `name`, a view into the mapped file on the CPU: borrowed, read only.
@@ -173,7 +183,8 @@ def _no_weights(directory: Path) -> str:
     if pickles:
         return (
             f"{directory}: expected safetensors weights, got {pickles[0]}, a pickle file that can "
-            "run code when it is read: convert it to safetensors where you trust it"
+            "run code when it is read: get safetensors, or allow it with --allow-pickle "
+            f"{directory}"
         )
     return (
         f"{directory}: expected {SINGLE_FILE} or {INDEX_FILE}, got neither: "
@@ -207,14 +218,10 @@ def _indexed_tensors(directory: Path) -> list[_Stored]:
 
 def _shard_tensors(directory: Path, shard: str, names: list[str]) -> list[_Stored]:
     index = directory / INDEX_FILE
-    place = PurePosixPath(shard)
-    if place.is_absolute() or ".." in place.parts or "\\" in shard:
-        raise InvalidInput(
-            f"{index}: shard '{shard}' lies outside the directory: refused, get a sound copy"
-        )
+    problems = shard_problems(index, shard)
+    if problems:
+        raise InvalidInput(problems)
     path = directory / shard
-    if not path.exists():
-        raise InvalidInput(f"{index}: shard '{shard}' does not exist: download the missing file")
     header = read_header(path)
     missing = [name for name in names if name not in header]
     if not missing:

@@ -1,4 +1,4 @@
-"""The files around the weights: tokenizer, chat template, generation settings; never code."""
+"""The files around the weights: tokenizer, chat template, generation settings; allowed code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evomerge.errors import InvalidInput
 from evomerge.recipe import STACK, Recipe
 from evomerge.weights.chat_template import TEMPLATE_FILE, chosen_template
 from evomerge.weights.json_files import read_json
@@ -48,19 +49,21 @@ def copy_companions(recipe: Recipe, pool: ParentPool, out: Path) -> None:
     """
     write_tokenizer(recipe, pool, out)
     _copy(pool.directory(recipe.donor), out, (_GENERATION, *_PROCESSORS))
+    _copy_code(pool.directory(recipe.donor), pool, out)
     settings = generation_settings(recipe, pool)
     if settings is not None:
         _write_json(out / _GENERATION, settings)
 
 
-def write_tokenizer(recipe: Recipe, pool: ParentPool, out: Path) -> None:
-    """Put the output's tokenizer and chat template into the directory `out`.
+def write_tokenizer(recipe: Recipe, pool: ParentPool, out: Path) -> Path:
+    """Put the output's tokenizer and chat template into the directory `out`; returns whose it is.
 
     Where the recipe asks for nothing else they are unchanged copies; raises like `copy_companions`.
     """
     alignment = pool.alignment(recipe)
     owner = pool.directory(recipe.donor if alignment is None else alignment.tokens.model)
     _copy(owner, out, (*_SETTINGS, *_TEMPLATES))
+    _copy_code(owner, pool, out)
     for source in _named_templates(owner):
         (out / _TEMPLATE_FOLDER).mkdir(exist_ok=True)
         shutil.copyfile(source, out / _TEMPLATE_FOLDER / source.name)
@@ -72,6 +75,7 @@ def write_tokenizer(recipe: Recipe, pool: ParentPool, out: Path) -> None:
     template = chosen_template(recipe, (pool.directory(model) for model in models))
     if template is not None:
         _replace_template(template, out)
+    return owner
 
 
 def generation_settings(recipe: Recipe, pool: ParentPool) -> dict[str, Any] | None:
@@ -130,7 +134,28 @@ def _replace_template(template: str, out: Path) -> None:
 def _copy(source: Path, out: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if (source / name).is_file():
+            _check_link(source / name)
             shutil.copyfile(source / name, out / name)
+
+
+def _copy_code(source: Path, pool: ParentPool, out: Path) -> None:
+    """The Python files that a person has allowed, without which the output could not be loaded."""
+    allowed = pool.consent.code_of(source)
+    if allowed is not None:
+        allowed.check()
+        _copy(source, out, tuple(name for name, _ in allowed.files))
+
+
+def _check_link(path: Path) -> None:
+    """What is copied may be published: a link must not pass some other file off as a tokenizer.
+
+    The hub's cache links to files named after their content.
+    """
+    target = path.resolve()
+    if target.name != path.name and target.parent.name != "blobs":
+        raise InvalidInput(
+            f"{path}: a link to {target}, a file of another name: put the file itself there"
+        )
 
 
 def _named_templates(directory: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ def fingerprint(directory: Path) -> str:
     digest = hashlib.sha256()
     files = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
     files += sorted(directory.glob("tokenizer.json"))  # it decides what the rows mean
-    for path in files:
+    for path in (path for path in files if path.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size};".encode())
         with path.open("rb") as file:

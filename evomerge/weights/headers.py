@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +20,9 @@ MAX_HEADER_BYTES = 32 * 2**20
 """A header of 200 000 tensors needs about 26 MB; real ones need less than one."""
 MAX_TENSORS = 200_000
 _MAX_DIMENSIONS = 64
+_SMALL_BYTES = 16 * 2**20
+_HOLES = 4
+"""How many times larger than what is stored a file may claim to be; zeros may well be holes."""
 
 _TYPES: Mapping[str, tuple[str, int]] = MappingProxyType(
     {
@@ -40,6 +45,8 @@ _TYPES: Mapping[str, tuple[str, int]] = MappingProxyType(
 )
 _CODES = MappingProxyType({name: code for code, (name, _) in _TYPES.items()})
 _SIZES = MappingProxyType(dict(_TYPES.values()))
+ELEMENT_TYPES = frozenset(_SIZES)
+"""What a file can store, by torch's names."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
                 raise _damaged(path, f"truncated: {size} bytes cannot hold its header")
             if length > MAX_HEADER_BYTES:
                 raise _damaged(path, f"a header of {length} bytes, at most {MAX_HEADER_BYTES}")
+            _check_stored(path)
             header = _parse(path, file.read(length))
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror}): check the path") from error
@@ -109,6 +117,26 @@ def encode_header(infos: Sequence[TensorInfo], metadata: Mapping[str, str]) -> b
 
 def _damaged(path: Path, what: str) -> InvalidInput:
     return InvalidInput(f"{path}: damaged safetensors file ({what}): download or save it again")
+
+
+def _check_stored(path: Path) -> None:
+    """Refuse a file that is mostly holes.
+
+    It is a download that broke off, or some bytes that pose as terabytes of zeros.
+    """
+    with path.open("rb") as file:
+        status, descriptor = os.fstat(file.fileno()), file.fileno()
+        if status.st_size < _SMALL_BYTES or 512 * status.st_blocks * _HOLES > status.st_size:
+            return
+        # Some file systems count blocks late or not at all, so the holes themselves decide.
+        stored = end = 0
+        with suppress(OSError):  # from the last data on there is nothing but a hole
+            while end < status.st_size:
+                begin = os.lseek(descriptor, end, os.SEEK_DATA)
+                end = os.lseek(descriptor, begin, os.SEEK_HOLE)
+                stored += end - begin
+    if stored * _HOLES < status.st_size:
+        raise _damaged(path, f"{status.st_size} bytes long, of which {stored} are stored")
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:

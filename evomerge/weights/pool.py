@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from evomerge.consent import NOTHING, Consent
 from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.model_reference import ModelReference
 from evomerge.recipe import Recipe
@@ -28,6 +29,7 @@ from evomerge.weights.finite import is_finite
 from evomerge.weights.headers import TensorInfo
 from evomerge.weights.layout import Layout
 from evomerge.weights.parts import parts_of
+from evomerge.weights.pickled import converted
 from evomerge.weights.references import locate
 from evomerge.weights.vocabulary import Alignment, Words, align
 from evomerge.weights.vocabulary_file import Vocabulary, read_vocabulary
@@ -42,25 +44,26 @@ _LOG = logging.getLogger(__name__)
 class ParentPool:
     """Opened parents by the names that recipes use for them. No torch until data is read."""
 
-    def __init__(self, parents: Mapping[str, Parent]) -> None:
+    def __init__(self, parents: Mapping[str, Parent], consent: Consent = NOTHING) -> None:
         """Use `open`."""
         self._parents = dict(parents)
+        self.consent = consent
         self._scanned: set[str] = set()
         self._vocabularies: dict[str, Vocabulary] = {}
         self._alignments: dict[object, Alignment] = {}
 
     @staticmethod
-    def open(recipe_models: Sequence[str], root: Path) -> ParentPool:
+    def open(recipe_models: Sequence[str], root: Path, consent: Consent = NOTHING) -> ParentPool:
         """Open every model that recipes may refer to; paths are relative to `root`.
 
         Adapters of one base share its open files; tensors that they change come from the user's
-        disk cache.
+        disk cache, and so do weights in pickle files, where `consent` allows these.
 
         Raises:
             InvalidInput: with the problems of all models that cannot be found or read.
             PreflightFailed: the same, when the only problems are adapters that do not fit.
         """
-        opening = _Opening(root)
+        opening = _Opening(root, consent)
         failures: list[InvalidInput | PreflightFailed] = []
         parents: dict[str, Parent] = {}
         for model in dict.fromkeys(recipe_models):
@@ -75,7 +78,7 @@ class ParentPool:
             raise InvalidInput(lines)
         if failures:
             raise PreflightFailed(lines)
-        return ParentPool(parents)
+        return ParentPool(parents, opening.consent)
 
     def only(self, models: Iterable[str]) -> ParentPool:
         """A pool of these of the parents.
@@ -83,13 +86,13 @@ class ParentPool:
         Raises:
             InvalidInput: one of them was not opened.
         """
-        return ParentPool({model: self.parent(model) for model in models})
+        return ParentPool({model: self.parent(model) for model in models}, self.consent)
 
     def extended(self, folders: Mapping[str, Path]) -> ParentPool:
         """A pool with the models in `folders`, too, under these names; raises like `open`."""
         opened = {name: Checkpoint.open(folder) for name, folder in folders.items()}
         more = {name: Parent(name, c, Layout.of(c.infos())) for name, c in opened.items()}
-        return ParentPool({**self._parents, **more})
+        return ParentPool({**self._parents, **more}, self.consent)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -119,6 +122,10 @@ class ParentPool:
     def fingerprint(self, model: str) -> str:
         """A digest of a parent's files, with those of its adapter; 16 hex digits."""
         return self.parent(model).checkpoint.fingerprint()
+
+    def contents(self, model: str) -> str:
+        """A digest of every byte of a parent's files, with those of its adapter."""
+        return self.parent(model).checkpoint.contents()
 
     def layout(self, model: str) -> Layout:
         """The places of a parent's tensors."""
@@ -261,7 +268,8 @@ class ParentPool:
 class _Opening:
     """Opens models and keeps the full ones, since several adapters may share one (stateful)."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, consent: Consent) -> None:
+        self.consent = consent
         self._root = root
         self._bases: dict[Path, Checkpoint] = {}
         self._cache: DiskCache | None = None
@@ -271,12 +279,22 @@ class _Opening:
         base = self._base(reference.base)
         if reference.adapter is None:
             return base
-        adapter = Adapter.open(locate(reference.adapter, self._root, kind="adapter"))
+        adapter = Adapter.open(self._readable(reference.adapter, "adapter"))
         self._cache = self._cache or DiskCache.default()
         return AdaptedCheckpoint(model, base, adapter, self._cache)
 
     def _base(self, name: str) -> Checkpoint:
-        folder = locate(name, self._root)
+        folder = self._readable(name, "model")
         if folder not in self._bases:
             self._bases[folder] = Checkpoint.open(folder)
         return self._bases[folder]
+
+    def _readable(self, name: str, kind: str) -> Path:
+        """The folder of a model or an adapter; if it may be a pickle, that of its safetensors."""
+        folder = locate(name, self._root, kind=kind)
+        allowed = self.consent.pickle_of(folder)
+        if allowed is None:
+            return folder
+        made = converted(folder, allowed)
+        self.consent = self.consent.with_copy(folder, made)
+        return made

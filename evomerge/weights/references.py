@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -18,11 +19,17 @@ def locate(reference: str, root: Path, *, kind: str = "model") -> Path:
     Raises:
         InvalidInput: there is no such directory and no cached copy.
     """
-    path = Path(reference).expanduser()
+    try:
+        path = Path(reference).expanduser()
+    except RuntimeError:
+        raise InvalidInput(
+            f"{kind} '{reference}': there is no home folder of that user: correct the path"
+        ) from None
     folder = path if path.is_absolute() else root / path
-    if folder.is_dir():
+    # os.path says no to names that no file can have, where pathlib raises
+    if os.path.isdir(folder):
         return folder
-    if folder.exists():
+    if os.path.exists(folder):
         raise InvalidInput(
             f"{kind} '{reference}': {folder} is a file: give the directory that contains it"
         )

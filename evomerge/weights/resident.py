@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from threading import get_ident
+from types import MappingProxyType
 from typing import final
 
 import torch
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
     PreTrainedModel,
@@ -22,13 +22,14 @@ from evomerge.errors import BuildFailed, PreflightFailed
 from evomerge.recipe import Recipe
 from evomerge.weights.companion_files import generation_settings
 from evomerge.weights.finite import assert_finite
+from evomerge.weights.foreign import read_by_transformers
 from evomerge.weights.layout import is_head, is_token_embedding
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.model_config import causal_problem
 from evomerge.weights.output_config import output_config
 from evomerge.weights.planned import PlannedTensor
 from evomerge.weights.quiet import quiet_loading
-from evomerge.weights.saved import tokenizer_of
+from evomerge.weights.saved import REPAIR, config_of, tokenizer_of
 
 _SHOWN = 5
 
@@ -55,6 +56,11 @@ class ResidentModel:
         self.model = _build(materializer, donor_recipe, device)
         self._slots: dict[str, Tensor] = self.model.state_dict()
         self._staging: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The tensors that `become` writes, by the model's names."""
+        return MappingProxyType(self._slots)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -165,18 +171,19 @@ def _build(materializer: Materializer, recipe: Recipe, device: str) -> PreTraine
         raise PreflightFailed(problem)
     directory = pool.directory(recipe.donor)
     wanted = output_config(recipe, pool, materializer.plan(recipe))
-    original = AutoConfig.from_pretrained(directory, local_files_only=True)
+    original = config_of(directory, pool.config(recipe.donor), pool.consent)
     config = type(original).from_dict(wanted)
     # Layers that the donor lacks are initialised at random and overwritten: no news for the user,
     # and no reason to disturb the caller's random state.
-    with quiet_loading(), torch.random.fork_rng(devices=[]):
+    reading = read_by_transformers(f"{directory}", REPAIR)
+    with quiet_loading(), torch.random.fork_rng(devices=[]), reading:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
             dtype=getattr(torch, wanted["dtype"]),
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=pool.consent.trusts(directory),
             ignore_mismatched_sizes=True,  # another vocabulary; all shapes are checked in `become`
         )
     settings = generation_settings(recipe, pool)

@@ -2,58 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from evomerge.consent import NOTHING, Consent
 from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe
 from evomerge.weights.checkpoint import Checkpoint
 from evomerge.weights.companion_files import write_tokenizer
+from evomerge.weights.foreign import read_by_transformers
 from evomerge.weights.model_config import causal_problem
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.quiet import quiet_loading
+from evomerge.weights.remote_code import code_problem
+
+REPAIR = "download or save it again, or update transformers"
 
 
-def load_saved(directory: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_saved(
+    directory: Path, device: str, consent: Consent = NOTHING
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in its stored dtype, in evaluation mode, and its tokenizer.
 
     Raises:
         InvalidInput: the directory holds no readable safetensors checkpoint.
-        PreflightFailed: the model does not predict next tokens.
+        PreflightFailed: the model does not predict next tokens, transformers cannot read it, or
+            it needs code that `consent` does not allow.
     """
-    problem = causal_problem(directory.name, Checkpoint.open(directory).config)
+    config = Checkpoint.open(directory).config
+    problem = causal_problem(directory.name, config)
     if problem is not None:
         raise PreflightFailed(problem)
-    with quiet_loading():
+    trusted = trusts(directory, config, consent)
+    with quiet_loading(), read_by_transformers(f"{directory}", REPAIR):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             directory,
             dtype="auto",
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=trusted,
         )
-    return model.to(torch.device(device)).eval(), _tokenizer(directory)
+    return model.to(torch.device(device)).eval(), _tokenizer(directory, directory, trusted)
+
+
+def check_loadable(recipe: Recipe, pool: ParentPool) -> None:
+    """Load config and tokenizer of the recipe's model, which is cheap, before all that is not.
+
+    Raises:
+        PreflightFailed: transformers cannot read them, or they need code that is not allowed.
+    """
+    config_of(pool.directory(recipe.donor), pool.config(recipe.donor), pool.consent)
+    tokenizer_of(recipe, pool)
+
+
+def config_of(directory: Path, config: Mapping[str, Any], consent: Consent) -> PreTrainedConfig:
+    """The config of a model as transformers sees it; raises like `check_loadable`."""
+    trusted = trusts(directory, config, consent)
+    with quiet_loading(), read_by_transformers(f"{directory / 'config.json'}", REPAIR):
+        found: PreTrainedConfig = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=trusted
+        )
+    return found
+
+
+def trusts(directory: Path, config: Mapping[str, Any], consent: Consent) -> bool:
+    """Whether a model's own code may run.
+
+    Raises:
+        PreflightFailed: it may not and is needed, or is not what was allowed.
+    """
+    trusted = consent.trusts(directory)
+    problem = None if trusted else code_problem(directory, config, CONFIG_MAPPING)
+    if problem is not None:
+        raise PreflightFailed(problem)
+    return trusted
 
 
 def tokenizer_of(recipe: Recipe, pool: ParentPool) -> PreTrainedTokenizerBase:
     """The tokenizer that `recipe` asks for, as its saved model would have it."""
     with TemporaryDirectory(prefix="evomerge-tokenizer-") as folder:
-        write_tokenizer(recipe, pool, Path(folder))
-        return _tokenizer(Path(folder))
+        owner = write_tokenizer(recipe, pool, Path(folder))
+        return _tokenizer(Path(folder), owner, pool.consent.trusts(owner))
 
 
-def _tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        directory, local_files_only=True, trust_remote_code=False
-    )
+def _tokenizer(directory: Path, owner: Path, trusted: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer in `directory`; messages name its `owner`, whose files it has."""
+    with quiet_loading(), read_by_transformers(f"{owner}: the tokenizer in it", REPAIR):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=trusted
+        )
     return tokenizer
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from evomerge.candidate import Assignment, Failed, Lost, Scored
+from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost, Scored
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
 from evomerge.run.pool import Answer, Concluded, Dispatcher, WorkerPool
 from evomerge.run.pools import backoff
@@ -28,10 +28,12 @@ PATIENCE = 60.0
 SOUND = FakeFactory()
 
 
+def patient(_: Assignment) -> float:
+    return PATIENCE
+
+
 class MakePool(Protocol):
-    def __call__(
-        self, factory: FakeFactory = ..., *, deadline: float | None = ...
-    ) -> WorkerPool: ...
+    def __call__(self, factory: FakeFactory = ..., *, deadline: float = ...) -> WorkerPool: ...
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +44,12 @@ def _ray() -> Iterator[None]:
 
 
 def pool_maker(kind: str) -> MakePool:
-    def make(factory: FakeFactory = SOUND, *, deadline: float | None = None) -> WorkerPool:
+    def make(factory: FakeFactory = SOUND, *, deadline: float = PATIENCE) -> WorkerPool:
         if kind == "inline":
             return InlinePool(factory)
         if kind == "local":
-            return local_pool(factory, 2, deadline=deadline)
-        return ray_pool(factory, 2, cluster=RayCluster.join(), deadline=deadline)
+            return local_pool(factory, 2, deadline=lambda _: deadline)
+        return ray_pool(factory, 2, cluster=RayCluster.join(), deadline=lambda _: deadline)
 
     return make
 
@@ -222,6 +224,25 @@ def test_poison_fails_after_three_workers_and_everything_else_is_done(
     assert {entry.attempts for entry in concluded.values()} == {1}
 
 
+def test_out_of_memory_ends_the_worker_and_the_next_one_has_all_of_it(
+    make: MakePool, tmp_path: Path
+) -> None:
+    full = assignment(1, "full once", str(tmp_path / "marker"))
+    with make() as pool:
+        answer = all_answers(pool, [full])[1]
+        assert answer.outcome == Failed(OUT_OF_MEMORY, "no room")
+        (tmp_path / "marker").unlink()
+        concluded = conclude(pool, [full])[1]
+        assert (concluded.outcome, concluded.attempts) == (expected(full), 2)
+
+
+def test_one_machine_that_cannot_start_workers_does_not_end_a_run(tmp_path: Path) -> None:
+    (tmp_path / "first").touch()
+    with local_pool(FakeFactory(f"only {tmp_path / 'first'}"), 2, deadline=patient) as pool:
+        work = [assignment(number) for number in range(6)]
+        assert len(conclude(pool, work)) == 6
+
+
 def test_a_hung_worker_is_killed_at_the_deadline(make_remote: MakePool, tmp_path: Path) -> None:
     hung = assignment(1, "hang once", str(tmp_path / "marker"))
     with make_remote(deadline=1.0) as pool:
@@ -255,7 +276,7 @@ def test_close_ends_busy_and_idle_workers(make_remote: MakePool) -> None:
 
 
 def test_ctrl_c_does_not_reach_the_workers() -> None:
-    with local_pool(FakeFactory(), 2) as pool:
+    with local_pool(FakeFactory(), 2, deadline=patient) as pool:
         first = all_answers(pool, [assignment(n, "sleep", "0.4") for n in (1, 2)])
         pids = {process(answer.worker) for answer in first.values()}
         for number in (3, 4):
@@ -272,14 +293,14 @@ def test_a_process_that_dies_while_starting_is_final_at_the_third_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backoff, "_AFTER_FAILED_START", 0.05)
-    with local_pool(FakeFactory("death"), 1) as pool:
+    with local_pool(FakeFactory("death"), 1, deadline=patient) as pool:
         pool.submit(assignment(1))
         with pytest.raises(EvomergeError, match=r"in 3 attempts.*it ended with exit code 7"):
             poll_for_ever(pool)
 
 
 def test_a_stopped_process_hits_the_deadline() -> None:
-    with local_pool(FakeFactory(), 1, deadline=0.5) as pool:
+    with local_pool(FakeFactory(), 1, deadline=lambda _: 0.5) as pool:
         pid = process(all_answers(pool, [assignment(1)])[1].worker)
         os.kill(pid, signal.SIGSTOP)
         lost = all_answers(pool, [assignment(2)])[2]
@@ -292,7 +313,7 @@ def test_local_workers_get_their_gpu_their_threads_and_a_log(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,MIG-5")
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-    with local_pool(FakeFactory(), 2, threads=7, logs=tmp_path / "logs") as pool:
+    with local_pool(FakeFactory(), 2, deadline=patient, threads=7, logs=tmp_path / "logs") as pool:
         all_answers(pool, [assignment(n, "sleep", "0.4") for n in range(4)])
         for number in range(2):
             pool.submit(assignment(number, "environment", str(tmp_path / str(number)), *names))
@@ -308,7 +329,7 @@ def test_local_workers_get_their_gpu_their_threads_and_a_log(
 def test_what_local_workers_print_does_not_mix_with_results(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with local_pool(FakeFactory(), 1) as pool:
+    with local_pool(FakeFactory(), 1, deadline=patient) as pool:
         all_answers(pool, [assignment(1, "print")])
     assert capfd.readouterr() == ("", "printed by a worker\n")
 
@@ -336,7 +357,7 @@ from evomerge.run.pools.local import local_pool
 from tests.contracts.fake_workers import FakeFactory, assignment
 
 if __name__ == "__main__":
-    with local_pool(FakeFactory(), 2) as pool:
+    with local_pool(FakeFactory(), 2, deadline=lambda _: 60.0) as pool:
         for number in range(2):
             pool.submit(assignment(number, "sleep", "0.4"))
         names = set()
@@ -382,7 +403,7 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(
 )
 def test_a_worker_that_fits_on_no_node_is_refused(wanted: WorkerResources, line: str) -> None:
     with pytest.raises(PreflightFailed, match=f"no node can hold a worker: {line}"):
-        ray_pool(FakeFactory(), 1, cluster=RayCluster.join(), resources=wanted)
+        ray_pool(FakeFactory(), 1, cluster=RayCluster.join(), resources=wanted, deadline=patient)
 
 
 @pytest.mark.usefixtures("_ray")

@@ -81,7 +81,7 @@ def test_all_problems_of_a_directory_come_at_once(tmp_path: Path) -> None:
         ("{", "config.json: expected JSON, got something else"),
         ("[]", "config.json: expected a JSON object, got list"),
         ("[" * 100_000, "config.json: expected JSON, got something else"),
-        (" " * (16 * 2**20 + 1), "expected a JSON file of at most 16 MiB"),
+        (" " * (16 * 2**20 + 1), "expected at most 16 MiB"),
     ],
 )
 def test_damaged_configs_are_refused(

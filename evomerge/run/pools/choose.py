@@ -11,7 +11,7 @@ from typing import Self, final
 
 from evomerge.errors import InvalidInput
 from evomerge.run.fetch import Fetching
-from evomerge.run.pool import WorkerFactory, WorkerPool
+from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool
 from evomerge.run.pools.ray import ray_pool
@@ -88,6 +88,7 @@ class Workplace:
         factory: WorkerFactory,
         workers: int,
         *,
+        deadline: Deadline,
         logs: Path,
         fetch: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
     ) -> WorkerPool:
@@ -96,6 +97,7 @@ class Workplace:
         Args:
             factory: makes one.
             workers: how many.
+            deadline: after which one that has not answered is replaced.
             logs: folder for what they print, where they are processes of this machine.
             fetch: a command, and the folders that it completes on a node that lacks them.
 
@@ -110,7 +112,12 @@ class Workplace:
         if self._engine.name == "local":
             threads = self._resources.cpus
             return local_pool(
-                factory, workers, threads=threads, start_deadline=start_deadline, logs=logs
+                factory,
+                workers,
+                threads=threads,
+                deadline=deadline,
+                start_deadline=start_deadline,
+                logs=logs,
             )
         cluster = self._joined(workers * self._resources.cpus)
         return ray_pool(
@@ -118,6 +125,7 @@ class Workplace:
             workers,
             cluster=cluster,
             resources=self._resources,
+            deadline=deadline,
             start_deadline=start_deadline,
         )
 

@@ -13,7 +13,7 @@ from typing import final
 
 from evomerge.candidate import Assignment
 from evomerge.errors import EvomergeError
-from evomerge.run.pool import WorkerFactory, WorkerPool
+from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
 from evomerge.run.pools.local_worker import serve
 from evomerge.run.pools.serving import Message
 from evomerge.run.pools.supervised import START_DEADLINE, Gone, SupervisedPool
@@ -26,7 +26,7 @@ def local_pool(
     size: int,
     *,
     threads: int = 1,
-    deadline: float | None = None,
+    deadline: Deadline,
     start_deadline: float = START_DEADLINE,
     logs: Path | None = None,
 ) -> SupervisedPool[LocalMember]:
@@ -39,7 +39,7 @@ def local_pool(
         factory: makes a worker in its process.
         size: how many processes; with GPUs, process i sees GPU i modulo their number.
         threads: OMP_NUM_THREADS of each.
-        deadline: seconds per assignment, after which the process is killed.
+        deadline: after which a process that has not answered is killed.
         start_deadline: seconds until a process must be ready.
         logs: folder for what workers print, one file per place; None prints it to stderr.
     """

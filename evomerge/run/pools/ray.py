@@ -11,7 +11,7 @@ from typing import Any, final
 
 from evomerge.candidate import Assignment
 from evomerge.errors import EvomergeError, Interrupted, PreflightFailed
-from evomerge.run.pool import WorkerFactory, WorkerPool
+from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
 from evomerge.run.pools import ray_actor
 from evomerge.run.pools.ray_cluster import RayCluster
 from evomerge.run.pools.serving import Message, StartFailure, one_line
@@ -29,7 +29,7 @@ def ray_pool(
     *,
     cluster: RayCluster,
     resources: WorkerResources | None = None,
-    deadline: float | None = None,
+    deadline: Deadline,
     start_deadline: float = START_DEADLINE,
 ) -> SupervisedPool[RayMember]:
     """Ask a Ray cluster for `size` workers; those that do not fit yet join when there is room.
@@ -42,7 +42,7 @@ def ray_pool(
         size: how many workers to keep asking for.
         cluster: where; closed with the pool.
         resources: what each worker reserves; None is one CPU, and a GPU if there are any.
-        deadline: seconds per assignment, after which the worker is killed.
+        deadline: after which a worker that has not answered is killed.
         start_deadline: seconds until a worker that has a place must be ready; and how long to wait
             when none has a place.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from evomerge.candidate import Assignment, Failed, Lost, Scored
 from evomerge.errors import EvomergeError
+from evomerge.offline import forget_tokens, go_offline
 from evomerge.run.pool import EvaluatingWorker
 
 _LONGEST_LINE = 500
@@ -48,7 +49,9 @@ def started() -> Started:
 
 
 def start(pickled_factory: bytes) -> EvaluatingWorker | StartFailure:
-    """Make a worker from a pickled factory."""
+    """Make a worker from a pickled factory, which comes from our own driver and nobody else."""
+    go_offline()  # a process of a cluster does not inherit the driver's environment
+    forget_tokens()
     try:
         worker: EvaluatingWorker = pickle.loads(pickled_factory)()
     except Exception as error:  # whatever it is, the driver decides

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar, final
 
-from evomerge.candidate import Assignment, Failed, Lost, Scored
+from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost, Scored
 from evomerge.errors import EvomergeError
-from evomerge.run.pool import Answer
+from evomerge.run.pool import Answer, Deadline
 from evomerge.run.pools.backoff import Backoff
 from evomerge.run.pools.serving import Message, Started, StartFailure
 
@@ -81,7 +81,8 @@ class Transport(Protocol[M]):
 class _Post(Generic[M]):
     """A filled place: its worker, and what it is expected to say until when.
 
-    `expected` is "place", "start", "check", "answer" or nothing.
+    `expected` is "place", "start", "check", "answer" or nothing; `allowed` the seconds that it has
+    for an answer.
     """
 
     member: M
@@ -89,6 +90,7 @@ class _Post(Generic[M]):
     expected: str | None
     until: float
     assignment: Assignment | None = None
+    allowed: float = 0.0
 
 
 @final
@@ -107,13 +109,13 @@ class SupervisedPool(Generic[M]):
         transport: Transport[M],
         size: int,
         *,
-        deadline: float | None = None,
+        deadline: Deadline,
         start_deadline: float = START_DEADLINE,
     ) -> None:
-        """Start `size` workers; deadlines are seconds per assignment and per start."""
+        """Start `size` workers, each of which has `start_deadline` seconds to get ready."""
         self._transport = transport
         self._size = size
-        self._deadline = float("inf") if deadline is None else deadline
+        self._deadline = deadline
         self._start_deadline = start_deadline
         self._posts: dict[int, _Post[M]] = {}
         self._backoff = Backoff()
@@ -226,6 +228,8 @@ class SupervisedPool(Generic[M]):
             self._backoff.answered(place)
             self._answers.append(Answer(post.assignment, said, post.name))
             post.assignment, post.expected, post.until = None, None, float("inf")
+            if isinstance(said, Failed) and said.kind == OUT_OF_MEMORY:
+                self._dismiss(place, "out of memory; a new worker takes its place")
         elif isinstance(said, StartFailure):
             self._dismiss_unready(place, said)
         elif post.expected in ("place", "start"):
@@ -251,8 +255,10 @@ class SupervisedPool(Generic[M]):
         """Replace a worker that could not start, unless that is hopeless."""
         self._posts.pop(place).member.kill()
         _log.warning("worker at place %d did not start: %s", place, " ".join(failure.problems))
-        alone = all(post.expected in ("place", "start") for post in self._posts.values())
-        error = self._backoff.not_started(place, failure, time.monotonic(), alone=alone)
+        starting = [post.expected in ("place", "start") for post in self._posts.values()]
+        error = self._backoff.not_started(
+            place, failure, time.monotonic(), ready=not all(starting), starting=any(starting)
+        )
         self._hopeless = self._hopeless or error
 
     def _expire(self) -> None:
@@ -270,7 +276,7 @@ class SupervisedPool(Generic[M]):
             elif post.expected == "check":
                 self._dismiss(place, f"no sign of life for {_CHECK_DEADLINE:g} s")
             else:
-                self._dismiss(place, f"no answer within {self._deadline:g} s; it was stopped")
+                self._dismiss(place, f"no answer within {post.allowed:.0f} s; it was stopped")
 
     def _feed(self) -> None:
         for place, post in list(self._posts.items()):
@@ -280,7 +286,8 @@ class SupervisedPool(Generic[M]):
                 continue
             if post.member.give(self._queue[0]):
                 post.assignment, post.expected = self._queue.popleft(), "answer"
-                post.until = time.monotonic() + self._deadline
+                post.allowed = self._deadline(post.assignment)
+                post.until = time.monotonic() + post.allowed
             else:
                 self._dismiss(place, "gone while it was idle")
 
