@@ -39,7 +39,7 @@ def test_a_copy_that_was_cut_short_is_taken_up_again(tmp_path: Path) -> None:
 
 
 def test_a_command_that_brings_nothing_or_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PreflightFailed, match="there is no folder .*/a: correct the command"):
+    with pytest.raises(PreflightFailed, match=r"there is no folder .*/a: correct the command"):
         fetch(tmp_path / "a", ("true", "{path}"))
     with pytest.raises(PreflightFailed, match="cannot run no-such-program"):
         fetch(tmp_path / "a", ("no-such-program", "{path}"))
@@ -69,7 +69,7 @@ def test_the_folders_of_a_run_are_those_of_parents_adapters_and_tasks(tmp_path: 
 
 @pytest.mark.parametrize("text", ["rsync -a head:/models /models", "rsync 'head:{path}"])
 def test_a_command_that_cannot_be_one_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="--fetch rsync .*(where the folder|close the quotes)"):
+    with pytest.raises(InvalidInput, match=r"--fetch rsync .*(where the folder|close the quotes)"):
         fetch_command(text)
 
 

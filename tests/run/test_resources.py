@@ -26,7 +26,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "8 cows", "0GB", "1e3MB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="--memory-per-worker .*expected a size such as 8GB"):
+    with pytest.raises(InvalidInput, match=r"--memory-per-worker .*expected a size such as 8GB"):
         worker_resources(1, None, text)
 
 
