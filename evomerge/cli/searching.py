@@ -73,13 +73,17 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     stages = checked_stages(file, request.space, consent)
     resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
     engine = choose_engine(request.engine, request.address, resources)
-    with Workplace(engine, resources) as workplace:
+    command = None if request.fetch is None else fetch_command(request.fetch)
+    finished = _is_finished(run_dir)
+    with Workplace(engine, resources, fetch=command) as workplace:
+        if not finished:
+            workplace.find()
         built = build_run(
             file,
             stages,
             request.space,
             workers=request.workers,
-            room=None if _is_finished(run_dir) else workplace.room,
+            room=None if finished else workplace.room,
             stored=stored_stages(run_dir),
             consent=consent,
         )
@@ -148,18 +152,15 @@ def _drive(
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
     deadlines = Deadlines(UNKNOWN if request.timeout is None else _seconds(request.timeout))
     spec = built.worker
-    fetch = None
-    if request.fetch is not None:
-        models = tuple(model for model, _ in spec.models)
-        folders = folders_of(models, spec.evaluator.include, Path(spec.root))
-        fetch = (fetch_command(request.fetch), folders)
+    models = tuple(model for model, _ in spec.models)
+    folders = folders_of(models, spec.evaluator.include, Path(spec.root))
     with (
         # Standard output is for results; Ray prints the last words of dying nodes there.
         (run_dir / "logs" / "driver.log").open("a", encoding="utf-8") as log,
         redirect_stdout(log),
         _stop_on_signals(console) as stop,
         workplace.open_pool(
-            spec, built.workers, deadline=deadlines, logs=run_dir / "logs", fetch=fetch
+            spec, built.workers, deadline=deadlines, logs=run_dir / "logs", folders=folders
         ) as pool,
     ):
         evaluations = Evaluations(
