@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
-from evomerge.cli.overrides import overrides
-from evomerge.errors import InvalidInput, NothingBetter
+from evomerge.cli.overrides import run_overrides
+from evomerge.errors import Interrupted, InvalidInput, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
 from evomerge.report.summarize import summarize
@@ -31,13 +30,18 @@ from evomerge.run.directory import check_consent, open_directory, stored_stages
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.fetch import fetch_command, folders_of
+from evomerge.run.forecast import forecast
 from evomerge.run.ledger import Ledger, LedgerReader
+from evomerge.run.needs import check_disk, ledger_bytes
 from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import Workplace, choose_engine
+from evomerge.run.replica.address import Address
 from evomerge.run.resources import worker_resources
 from evomerge.run.spaces import checked_stages, space_notices
 
-_BUDGET = re.compile(r"^(\d+)\s*(items?)?$")
+if TYPE_CHECKING:
+    from evomerge.run.replica.copier import Copier
+
 _FORCED_STOP = 130
 
 
@@ -57,6 +61,7 @@ class SearchRequest:
     fetch: str | None
     timeout: str | None
     settings: tuple[str, ...]
+    storage: str | None
     allow: AllowFlags
 
 
@@ -66,16 +71,22 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     Raises:
         NothingBetter: the holdout shows no lead over the baselines, and `fail_if_not_better`.
     """
-    file = read_space_file(request.space, _overrides(request))
+    file = read_space_file(
+        request.space, run_overrides(request.settings, request.seed, request.budget)
+    )
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
     consent = given_consent(request.allow, request.space.resolve().parent)
-    check_consent(run_dir, consent)
-    stages = checked_stages(file, request.space, consent)
     resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
     engine = choose_engine(request.engine, request.address, resources)
     command = None if request.fetch is None else fetch_command(request.fetch)
-    finished = _is_finished(run_dir)
-    with Workplace(engine, resources, fetch=command) as workplace:
+    console = Console(stderr=True)
+    with (
+        _replica(request, run_dir, console) as replica,
+        Workplace(engine, resources, fetch=command) as workplace,
+    ):
+        check_consent(run_dir, consent)
+        stages = checked_stages(file, request.space, consent)
+        finished = _is_finished(run_dir)
         if not finished:
             workplace.find()
         built = build_run(
@@ -87,35 +98,24 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
             stored=stored_stages(run_dir),
             consent=consent,
         )
-        notices = (
-            *space_notices(stages, request.space, consent),
-            *(f"notice: {notice}" for notice in built.notices),
-        )
-        _run(request, built, run_dir, workplace, notices)
+        if not (run_dir / "best").exists():
+            expected = forecast(built.plan, built.workers, None)
+            check_disk(run_dir, built.needs.saved, ledger_bytes(built.plan, expected))
+        resumed = open_directory(run_dir, request.space, built.resolved)
+        with Ledger.open(run_dir) as ledger, replica.copying() if replica else nullcontext():
+            if resumed:
+                console.print(f"continuing {run_dir}", highlight=False)
+            said = [f"notice: {notice}" for notice in built.notices]
+            for line in (*space_notices(stages, request.space, consent), *said):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            if ledger.meta("winner") is None:
+                _drive(request, built, ledger, run_dir, workplace, console, replica)
+            _hand_over(built, run_dir, console)
     better = _print_result(run_dir, as_json=as_json)
     if fail_if_not_better and not better:
         raise NothingBetter(
             "the holdout does not show that the result beats every baseline; see the verdict above"
         )
-
-
-def _run(
-    request: SearchRequest,
-    built: BuiltRun,
-    run_dir: Path,
-    workplace: Workplace,
-    notices: Sequence[str],
-) -> None:
-    resumed = open_directory(run_dir, request.space, built.resolved)
-    console = Console(stderr=True)
-    with Ledger.open(run_dir) as ledger:
-        if resumed:
-            console.print(f"continuing {run_dir}", highlight=False)
-        for line in notices:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-        if ledger.meta("winner") is None:
-            _drive(request, built, ledger, run_dir, workplace, console)
-        _hand_over(built, run_dir, console)
 
 
 def _is_finished(run_dir: Path) -> bool:
@@ -127,20 +127,6 @@ def _is_finished(run_dir: Path) -> bool:
         return False
 
 
-def _overrides(request: SearchRequest) -> dict[str, Any]:
-    found = overrides(request.settings)
-    if request.seed is not None:
-        found["seed"] = request.seed
-    if request.budget is not None:
-        number = _BUDGET.match(request.budget)
-        if number is None:
-            found["budget"] = {"time": request.budget}
-        else:
-            unit = "items" if number.group(2) else "candidates"
-            found["budget"] = {unit: int(number.group(1))}
-    return found
-
-
 def _drive(
     request: SearchRequest,
     built: BuiltRun,
@@ -148,6 +134,7 @@ def _drive(
     run_dir: Path,
     workplace: Workplace,
     console: Console,
+    replica: Copier | None,
 ) -> None:
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
     deadlines = Deadlines(UNKNOWN if request.timeout is None else _seconds(request.timeout))
@@ -167,7 +154,33 @@ def _drive(
             ledger, Dispatcher(pool), built.plan.objective, stop, deadlines=deadlines
         )
         search = Search(built.plan, ledger, evaluations)
-        watch(search.run(), built.plan.budget, console)
+        if replica is not None:
+            replica.attach(stop)
+        try:
+            watch(search.run(), built.plan.budget, console)
+        except Interrupted:
+            if replica is not None and replica.lost is not None:
+                raise replica.lost from None
+            raise
+
+
+@contextmanager
+def _replica(request: SearchRequest, run_dir: Path, console: Console) -> Iterator[Copier | None]:
+    """The shared storage of the run, if there is one; it may fill an empty run directory."""
+    if request.storage is None:
+        yield None
+        return
+    from evomerge.run.replica.copier import Copier  # noqa: PLC0415 - psycopg is optional
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    address = Address.parse(request.storage)
+    with Copier(
+        address if address.run else address.named(run_dir.resolve().name), run_dir, say
+    ) as replica:
+        replica.connect(request.space)
+        yield replica
 
 
 def _seconds(text: str) -> float:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from evomerge.consent import NOTHING, Consent
@@ -24,6 +21,8 @@ from evomerge.recipe import Recipe
 from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
 from evomerge.run.directory import CONSENT, StoredStage
+from evomerge.run.footprint import LIBRARY_BYTES, Footprint, default_workers, footprint
+from evomerge.run.machine import cores, memory
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
@@ -38,9 +37,6 @@ from evomerge.weights.stack_plan import check_models
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
 SMALL_HOLDOUT = 250
-_LIBRARY_BYTES = 1 << 30
-_MEMORY_SHARE = 0.8
-_MOST_WORKERS = 8
 _PROBED = 20
 """Prompts per task whose likelihood tells broken stacks from others."""
 _MERGES = 200
@@ -57,6 +53,7 @@ class BuiltRun:
     resolved: Mapping[str, Any]
     notices: tuple[str, ...]
     """What to say before the search starts, one line each."""
+    needs: Footprint
 
 
 def build_run(
@@ -97,9 +94,11 @@ def build_run(
     evaluator = evaluator_spec(file.objective, root, consent)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
+    needs = footprint(stages, parents)
     if workers is None and room is not None:
-        workers = room(worker_bytes(parents, start.donor))
-    count = workers or default_workers(parents, start.donor)
+        workers = room(needs.resident + LIBRARY_BYTES)
+    gpus = torch.cuda.device_count()
+    count = workers or default_workers(needs, memory(), cores().count, gpus)
     plan = _plan(file, stages, catalog, splits, stored or [None] * len(stages), count)
     _check_budget(plan, path)
     built = (plan.budget.candidates or _MERGES) // count
@@ -119,7 +118,7 @@ def build_run(
         resolved[CONSENT] = consent.record()
     vocabularies = [_vocabulary_notices(space.decode(space.start), parents) for space in merges]
     notices = (*(line for lines in vocabularies for line in lines), *_notices(splits, catalog))
-    return BuiltRun(plan, worker, count, resolved, notices)
+    return BuiltRun(plan, worker, count, resolved, notices, needs)
 
 
 def _plan(
@@ -169,26 +168,6 @@ def checked_parents(recipe: Recipe, root: Path, consent: Consent = NOTHING) -> P
     check_models(recipe, parents)
     parents.check_finite(parents.models)
     return parents
-
-
-def default_workers(parents: ParentPool, donor: str) -> int:
-    """One worker per GPU; without any, as many as cores and memory allow, at most eight.
-
-    A worker keeps one merged model (here taken to have the donor's size) and its libraries to
-    itself; parents are mapped from disk and shared.
-    """
-    if torch.cuda.device_count():
-        return torch.cuda.device_count()
-    need = worker_bytes(parents, donor)
-    room = int(_MEMORY_SHARE * psutil.virtual_memory().available / need)
-    linux = sys.platform == "linux"
-    cores = len(os.sched_getaffinity(0)) if linux else psutil.cpu_count() or 1
-    return max(1, min(cores, room, _MOST_WORKERS))
-
-
-def worker_bytes(parents: ParentPool, donor: str) -> int:
-    """About what a worker keeps to itself: a merged model as large as the donor, and libraries."""
-    return sum(info.nbytes for info in parents.infos(donor).values()) + _LIBRARY_BYTES
 
 
 def evaluator_spec(

@@ -16,6 +16,9 @@ from evomerge.candidate import Genotype
 from evomerge.run.levels import Levels
 from evomerge.search.strategy import Strategy
 
+ORDERED = "ordered"
+ARRIVAL = "arrival"
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -28,6 +31,11 @@ class Schedule:
 
     ordered: bool
     ahead: int
+
+    @property
+    def name(self) -> str:
+        """What a space file calls it."""
+        return ORDERED if self.ordered else ARRIVAL
 
 
 @dataclass(frozen=True)

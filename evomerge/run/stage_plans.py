@@ -9,7 +9,7 @@ from evomerge.candidate import Genotype
 from evomerge.errors import InvalidInput
 from evomerge.run.baselines import Baseline, baselines, starting_points
 from evomerge.run.config import SpaceFile, StrategyConfig
-from evomerge.run.core import Schedule
+from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
 from evomerge.run.plan import StagePlan
 from evomerge.run.spaces import Stage
@@ -23,8 +23,6 @@ from evomerge.seeding import derive
 from evomerge.space import SearchSpace
 from evomerge.stack_space import StackSpace, paper_start
 
-ORDERED = "ordered"
-ARRIVAL = "arrival"
 _GA_POPULATION = 16
 _FEWEST = 4
 
@@ -89,7 +87,7 @@ def resolved_stage(stage: Stage, plan: StagePlan) -> dict[str, Any]:
         "method": f"{method} and others" if varying else method,
         "algorithm": plan.algorithm,
         "population": plan.population,
-        "schedule": ORDERED if plan.schedule.ordered else ARRIVAL,
+        "schedule": plan.schedule.name,
         "ahead": plan.schedule.ahead,
         "minibatch": plan.minibatch,
         "dimensions": space.dimension,

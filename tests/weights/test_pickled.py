@@ -84,8 +84,8 @@ def test_anything_else_is_refused(tmp_path: Path, content: object, message: str)
     ("damage", "message"),
     [
         (lambda raw: raw[:-200], "damaged"),
-        (lambda raw: b"", "damaged"),
-        (lambda raw: b"\x80\x04cos\nsystem\n(S'true'\ntR.", "x.bin: "),
+        (lambda raw: raw[:0], "damaged"),
+        (lambda raw: raw[:0] + b"\x80\x04cos\nsystem\n(S'true'\ntR.", "x.bin: "),
     ],
 )
 def test_damaged_files(tmp_path: Path, damage: Callable[[bytes], bytes], message: str) -> None:
