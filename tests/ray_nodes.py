@@ -17,7 +17,7 @@ from typing import Self
 
 import psutil
 
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 _QUICK_DETECTION = {
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
@@ -34,6 +34,8 @@ class Nodes:
         self._folder = Path(tempfile.mkdtemp(prefix="evm-", dir="/tmp"))
         self._environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
         self._environment |= {**_QUICK_DETECTION, **(environment or {})}
+        # A Ray that this process started before, on the loopback address, leaves this behind.
+        self._environment.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self.address = f"127.0.0.1:{_free_port()}"
         port = self.address.partition(":")[2]
