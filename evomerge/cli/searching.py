@@ -147,7 +147,12 @@ def _drive(
         redirect_stdout(log),
         _stop_on_signals(console) as stop,
         workplace.open_pool(
-            spec, built.workers, deadline=deadlines, logs=run_dir / "logs", folders=folders
+            spec,
+            built.workers,
+            deadline=deadlines,
+            logs=run_dir / "logs",
+            folders=folders,
+            root=spec.root,
         ) as pool,
     ):
         evaluations = Evaluations(

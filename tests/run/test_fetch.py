@@ -19,11 +19,15 @@ def test_a_missing_folder_is_fetched_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     script = 'echo "$1" >> "$2"; mkdir -p "$1"'
     factory = Fetching(
-        FakeFactory(), ("sh", "-c", script, "sh", "{path}", str(log)), (str(folder),)
+        FakeFactory(),
+        ("sh", "-c", script, "sh", "{path}", str(log)),
+        (str(folder),),
+        str(tmp_path / "spaces"),
     )
     assert isinstance(factory(), FakeWorker)
     factory()
     assert log.read_text() == f"{folder}\n"
+    assert (tmp_path / "spaces" / ".." / "models" / "a b").is_dir()
     assert [path.name for path in folder.parent.iterdir()] == ["a b"]
 
 
@@ -62,7 +66,13 @@ def test_workers_that_start_together_wait_for_one_copy(tmp_path: Path) -> None:
 def test_the_folders_of_a_run_are_those_of_parents_adapters_and_tasks(tmp_path: Path) -> None:
     for name in ("base", "lora", "tasks"):
         (tmp_path / name).mkdir()
-    models = ("base", "./base+lora", "org/in-the-hub-cache", str(tmp_path / "base"))
+    models = (
+        "base",
+        "./base+lora",
+        "../" + tmp_path.name + "/base",
+        "org/in-the-hub-cache",
+        str(tmp_path / "base"),
+    )
     found = folders_of(models, (str(tmp_path / "tasks"),), tmp_path)
     assert found == tuple(str(tmp_path / name) for name in ("base", "lora", "tasks"))
 

@@ -109,6 +109,7 @@ class Workplace:
         deadline: Deadline,
         logs: Path,
         folders: tuple[str, ...] = (),
+        root: str = "",
     ) -> WorkerPool:
         """Start `workers` workers.
 
@@ -117,14 +118,16 @@ class Workplace:
             workers: how many.
             deadline: after which one that has not answered is replaced.
             logs: folder for what they print, where they are processes of this machine.
-            folders: what workers read, to be fetched where it is missing.
+            folders: what workers read, to be fetched where it is missing; see `Fetching`.
+            root: see `Fetching`.
 
         Raises:
             InvalidInput, PreflightFailed: see `RayCluster.join` and `ray_pool`.
         """
         start_deadline = START_DEADLINE
         if self._fetch is not None:
-            factory, start_deadline = Fetching(factory, self._fetch, folders), _FETCH_DEADLINE
+            factory = Fetching(factory, self._fetch, folders, root)
+            start_deadline = _FETCH_DEADLINE
         if self._engine.name == "inline":
             return InlinePool(factory)
         if self._engine.name == "local":
