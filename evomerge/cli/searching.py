@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,19 +78,23 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     consent = given_consent(request.allow, request.space.resolve().parent)
     resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
     engine = choose_engine(request.engine, request.address, resources)
+    command = None if request.fetch is None else fetch_command(request.fetch)
     console = Console(stderr=True)
     with (
         _replica(request, run_dir, console) as replica,
-        Workplace(engine, resources) as workplace,
+        Workplace(engine, resources, fetch=command) as workplace,
     ):
         check_consent(run_dir, consent)
         stages = checked_stages(file, request.space, consent)
+        finished = _is_finished(run_dir)
+        if not finished:
+            workplace.find()
         built = build_run(
             file,
             stages,
             request.space,
             workers=request.workers,
-            room=None if _is_finished(run_dir) else workplace.room,
+            room=None if finished else workplace.room,
             stored=stored_stages(run_dir),
             consent=consent,
         )
@@ -135,15 +139,20 @@ def _drive(
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
     deadlines = Deadlines(UNKNOWN if request.timeout is None else _seconds(request.timeout))
     spec = built.worker
-    fetch = None
-    if request.fetch is not None:
-        models = tuple(model for model, _ in spec.models)
-        folders = folders_of(models, spec.evaluator.include, Path(spec.root))
-        fetch = (fetch_command(request.fetch), folders)
+    models = tuple(model for model, _ in spec.models)
+    folders = folders_of(models, spec.evaluator.include, Path(spec.root))
     with (
+        # Standard output is for results; Ray prints the last words of dying nodes there.
+        (run_dir / "logs" / "driver.log").open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
         _stop_on_signals(console) as stop,
         workplace.open_pool(
-            spec, built.workers, deadline=deadlines, logs=run_dir / "logs", fetch=fetch
+            spec,
+            built.workers,
+            deadline=deadlines,
+            logs=run_dir / "logs",
+            folders=folders,
+            root=spec.root,
         ) as pool,
     ):
         evaluations = Evaluations(
