@@ -59,6 +59,8 @@ def explained(path: Path) -> Iterator[None]:
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the file for writing, creating its tables if there are none, and check all of it."""
+    if os.path.lexists(path) and not path.is_file():  # SQLite would wait for ever for a pipe
+        raise InvalidInput(f"{path}: not a ledger, and not a file: {_ELSEWHERE}")
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
         connection.text_factory = _text

@@ -74,7 +74,8 @@ def test_ordinary_templates_work() -> None:
         "{{ '%9999999999d' % 1 }}",
         "{{ '{:>9999999999}'.format(1) }}",
         "{{ 'a'|center(9999999999) }}",
-        "{% set n = namespace(x=text) %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% set n = namespace(x=text) %}"
+        "{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
     ],
 )
 def test_memory_is_limited(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
