@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from evomerge.recipe import Recipe
 from evomerge.score import TaskOutcomes
 
+SEARCH = "search"
+"""The stage of a run in which a strategy proposes; the others are baselines and finals."""
 Genotype = tuple[float, ...]
 """What a strategy sees: one number in [0, 1] per gene."""
 
@@ -55,13 +57,19 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Scored:
-    """Outcomes per task, and seconds spent building the merge and scoring it."""
+    """Outcomes per task, and seconds spent building the merge and scoring it.
+
+    `remarks` are short texts on what was unusual, such as a smaller batch.
+    """
 
     results: tuple[TaskOutcomes, ...]
     build_seconds: float
     score_seconds: float
+    remarks: tuple[str, ...] = ()
 
 
+OUT_OF_MEMORY = "out of memory"
+"""The kind of failure of a candidate that did not fit in memory, however small the batch."""
 REJECTED = "rejected"
 """The kind of failure of a candidate that was not scored because a cheap test found it broken."""
 

@@ -45,6 +45,29 @@ class TaskOutcomes:
 
 
 @dataclass(frozen=True)
+class TaskTotals:
+    """The outcomes of one model on one task, summed over its `items`: all that fitness needs."""
+
+    task: str
+    value: float
+    weight: float
+    items: int
+
+
+def totals(results: tuple[TaskOutcomes, ...]) -> tuple[TaskTotals, ...]:
+    """The sums of each task, added in the order of the items."""
+    return tuple(
+        TaskTotals(
+            result.task,
+            sum(o.value for o in result.outcomes),
+            sum(o.weight for o in result.outcomes),
+            len(result.outcomes),
+        )
+        for result in results
+    )
+
+
+@dataclass(frozen=True)
 class Aggregation:
     """How a task metric follows from r = sum(value) / sum(weight), and its slope for the stderr."""
 
@@ -111,9 +134,13 @@ class Objective:
 
     def fitness(self, results: tuple[TaskOutcomes, ...]) -> float:
         """The fitness of one model from its outcomes on every task."""
+        return self.fitness_of(totals(results))
+
+    def fitness_of(self, sums: tuple[TaskTotals, ...]) -> float:
+        """The fitness of one model from the totals of every task."""
         return sum(
-            self.share(result.task) * self.goal(result.task).sign * _ratio(result)
-            for result in results
+            self.share(task.task) * self.goal(task.task).sign * (task.value / task.weight)
+            for task in sums
         )
 
     def scores(self, results: tuple[TaskOutcomes, ...]) -> tuple[TaskScore, ...]:

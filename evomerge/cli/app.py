@@ -47,8 +47,19 @@ class Target(StrEnum):
 
 
 Run = Annotated[Path, typer.Argument(help="A run directory, as made by `evomerge search`.")]
+SharedRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run directory, or postgresql://USER@HOST/DATABASE#NAME (--storage)."
+    ),
+]
 SpaceArgument = Annotated[Path, typer.Argument(help="A space file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Candidates (200), items (20000items) or time (8h); replaces the file's."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Default: one per GPU or core.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. strategy.sigma=0.1."),
@@ -78,19 +89,39 @@ Pickle = Annotated[
 @app.command()
 def search(
     space: Annotated[Path, typer.Option("--space", help="The space file: what to search.")],
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Candidates (200), items (20000items) or time (8h); replaces the file's."
-        ),
-    ] = None,
+    budget: Budget = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Replaces the file's seed.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Default: one per GPU or core.")
-    ] = None,
+    workers: Workers = None,
     engine: Annotated[Engine, typer.Option(help="Where candidates are evaluated.")] = Engine.auto,
-    address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT or auto.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray: HOST:PORT of a cluster, auto to find it, or local.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Ray: 1 or a share such as 0.5. Default: 1 if any.")
+    ] = None,
+    memory_per_worker: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Ray: memory to reserve, such as 8GB.")
+    ] = None,
+    fetch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Run once per node for each folder it lacks: 'rsync -a head:{path}/ {path}/'.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(help="Longest an evaluation may take, e.g. 30m; then its worker is replaced."),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep a copy in PostgreSQL: postgresql://USER@HOST/DATABASE. Another machine "
+            "then continues a run whose host is lost.",
+        ),
+    ] = None,
     settings: Set = None,
     fail_if_not_better: Annotated[
         bool, typer.Option("--fail-if-not-better", help="Exit 4 when nothing beats the baselines.")
@@ -111,7 +142,20 @@ def search(
 
     allow = _allowed(task_code, remote_code, pickle)
     request = SearchRequest(
-        space, budget, out, seed, workers, engine.value, address, tuple(settings or ()), allow
+        space=space,
+        budget=budget,
+        out=out,
+        seed=seed,
+        workers=workers,
+        engine=engine.value,
+        address=address,
+        gpus_per_worker=gpus_per_worker,
+        memory_per_worker=memory_per_worker,
+        fetch=fetch,
+        timeout=timeout,
+        storage=storage,
+        settings=tuple(settings or ()),
+        allow=allow,
     )
     search_command(request, fail_if_not_better=fail_if_not_better, as_json=as_json)
 
@@ -125,8 +169,33 @@ def validate(space: SpaceArgument, settings: Set = None, as_json: Json = False) 
 
 
 @app.command()
+def plan(
+    space: SpaceArgument,
+    budget: Budget = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Replaces the file's seed.")] = None,
+    workers: Workers = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT.")] = None,
+    settings: Set = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read headers only: no times, memory estimated.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a search will do and need: evaluations, memory, disk and, after a short test, time.
+
+    One worker is started and measured for half a minute at most. Exit code 3 says that a search
+    cannot succeed here, with every reason.
+    """
+    from evomerge.cli.plan import PlanRequest, plan_command
+
+    request = PlanRequest(space, budget, out, seed, workers, address, tuple(settings or ()), quick)
+    plan_command(request, as_json=as_json)
+
+
+@app.command()
 def status(
-    run: Run,
+    run: SharedRun,
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run ends.")] = False,
 ) -> None:
@@ -141,7 +210,7 @@ def status(
 
 @app.command()
 def best(
-    run: Run,
+    run: SharedRun,
     top: Annotated[int, typer.Option(min=1, help="How many candidates to list.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -153,7 +222,7 @@ def best(
 
 @app.command()
 def report(
-    run: Run,
+    run: SharedRun,
     out: Annotated[
         Path | None, typer.Option(help="Where to write; default RUN/report.html.")
     ] = None,

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from evomerge.cli.overrides import overrides
+from evomerge.cli.viewing import View, listed_runs, viewed
 from evomerge.errors import InvalidInput
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
 from evomerge.parameter import Parameter, Scope
@@ -22,9 +23,9 @@ from evomerge.plain_text import one_line
 from evomerge.recipe import STACK
 from evomerge.report.leading import leading_candidates
 from evomerge.report.summarize import summarize
+from evomerge.report.summary import RunSummary
 from evomerge.report.terminal import results_table, status_lines, verdict_lines
 from evomerge.run.config import read_space_file
-from evomerge.run.lock import is_locked
 from evomerge.run.schema import space_file_schema
 from evomerge.run.spaces import Stage, checked_stages, space_notices
 from evomerge.signatures import SIGNATURES, did_you_mean
@@ -81,9 +82,14 @@ def _gene_counts(names: list[str]) -> str:
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
 
 
-def status_command(run: Path, *, as_json: bool) -> None:
-    """Print how far a run is."""
-    summary = summarize(run, driven=is_locked(run))
+def status_command(run: str, *, as_json: bool) -> None:
+    """Print how far a run is, or which runs a database has."""
+    lines = listed_runs(run)
+    if lines and not as_json:
+        print("\n".join(lines))
+        return
+    with viewed(run) as view:
+        summary = _seen(view)
     if as_json:
         print(json.dumps({"schema": "evomerge/status/v1", **asdict(summary)}))
         return
@@ -91,20 +97,26 @@ def status_command(run: Path, *, as_json: bool) -> None:
         print(one_line(line))
 
 
-def watch_command(run: Path) -> None:
+def _seen(view: View) -> RunSummary:
+    run_dir = view.look()
+    return summarize(run_dir, driven=view.driven)
+
+
+def watch_command(run: str) -> None:
     """Print how far a run is, again and again until nobody drives it any more."""
-    with Live(refresh_per_second=1) as live:
+    with viewed(run) as view, Live(refresh_per_second=1) as live:
         while True:
-            summary = summarize(run, driven=is_locked(run))
+            summary = _seen(view)
             live.update(Text("\n".join((*status_lines(summary), *verdict_lines(summary)))))
             if summary.state != "running":
                 return
             time.sleep(_WATCH_SECONDS)
 
 
-def best_command(run: Path, top: int, *, as_json: bool) -> None:
+def best_command(run: str, top: int, *, as_json: bool) -> None:
     """Print the winner's recipe, or the leading candidates while there is no winner."""
-    leading = leading_candidates(run, top)
+    with viewed(run) as view:
+        leading = leading_candidates(view.look(), top)
     if as_json:
         entries = [
             {
@@ -122,12 +134,13 @@ def best_command(run: Path, top: int, *, as_json: bool) -> None:
         print(dump_recipe(candidate.recipe))
 
 
-def report_command(run: Path, out: Path | None) -> None:
+def report_command(run: str, out: Path | None) -> None:
     """Write the HTML report and print its path."""
     from evomerge.report.html import render_report
 
-    summary = summarize(run, driven=is_locked(run))
-    target = out or run / "report.html"
+    with viewed(run) as view:
+        summary = _seen(view)
+        target = out or view.report
     target.write_text(render_report(summary), encoding="utf-8")
     Console(file=sys.stderr).print(results_table(summary))
     print(target)

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
-from evomerge.cli.overrides import overrides
-from evomerge.errors import NothingBetter
+from evomerge.cli.overrides import run_overrides
+from evomerge.errors import Interrupted, InvalidInput, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
 from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
-from evomerge.run.config import read_space_file
-from evomerge.run.directory import check_consent, open_directory, stored_populations
+from evomerge.run.config import read_space_file, seconds
+from evomerge.run.deadlines import UNKNOWN, Deadlines
+from evomerge.run.directory import check_consent, open_directory, stored_stages
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
-from evomerge.run.ledger import Ledger
+from evomerge.run.fetch import fetch_command, folders_of
+from evomerge.run.forecast import forecast
+from evomerge.run.ledger import Ledger, LedgerReader
+from evomerge.run.needs import check_disk, ledger_bytes
 from evomerge.run.pool import Dispatcher
-from evomerge.run.pools.choose import open_pool
+from evomerge.run.pools.choose import Workplace, choose_engine
+from evomerge.run.replica.address import Address
+from evomerge.run.resources import worker_resources
 from evomerge.run.spaces import checked_stages, space_notices
 
-_BUDGET = re.compile(r"^(\d+)\s*(items?)?$")
+if TYPE_CHECKING:
+    from evomerge.run.replica.copier import Copier
+
 _FORCED_STOP = 130
 
 
@@ -49,7 +56,12 @@ class SearchRequest:
     workers: int | None
     engine: str
     address: str | None
+    gpus_per_worker: float | None
+    memory_per_worker: str | None
+    fetch: str | None
+    timeout: str | None
     settings: tuple[str, ...]
+    storage: str | None
     allow: AllowFlags
 
 
@@ -59,30 +71,42 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     Raises:
         NothingBetter: the holdout shows no lead over the baselines, and `fail_if_not_better`.
     """
-    file = read_space_file(request.space, _overrides(request))
+    file = read_space_file(
+        request.space, run_overrides(request.settings, request.seed, request.budget)
+    )
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
     consent = given_consent(request.allow, request.space.resolve().parent)
-    check_consent(run_dir, consent)
-    stages = checked_stages(file, request.space, consent)
-    built = build_run(
-        file,
-        stages,
-        request.space,
-        workers=request.workers,
-        populations=stored_populations(run_dir),
-        consent=consent,
-    )
-    resumed = open_directory(run_dir, request.space, built.resolved)
+    resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
+    engine = choose_engine(request.engine, request.address, resources)
     console = Console(stderr=True)
-    with Ledger.open(run_dir) as ledger:
-        if resumed:
-            console.print(f"continuing {run_dir}", highlight=False)
-        said = [f"notice: {notice}" for notice in built.notices]
-        for line in (*space_notices(stages, request.space, consent), *said):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-        if ledger.meta("winner") is None:
-            _drive(request, built, ledger, run_dir, console)
-        _hand_over(built, run_dir, console)
+    with (
+        _replica(request, run_dir, console) as replica,
+        Workplace(engine, resources) as workplace,
+    ):
+        check_consent(run_dir, consent)
+        stages = checked_stages(file, request.space, consent)
+        built = build_run(
+            file,
+            stages,
+            request.space,
+            workers=request.workers,
+            room=None if _is_finished(run_dir) else workplace.room,
+            stored=stored_stages(run_dir),
+            consent=consent,
+        )
+        if not (run_dir / "best").exists():
+            expected = forecast(built.plan, built.workers, None)
+            check_disk(run_dir, built.needs.saved, ledger_bytes(built.plan, expected))
+        resumed = open_directory(run_dir, request.space, built.resolved)
+        with Ledger.open(run_dir) as ledger, replica.copying() if replica else nullcontext():
+            if resumed:
+                console.print(f"continuing {run_dir}", highlight=False)
+            said = [f"notice: {notice}" for notice in built.notices]
+            for line in (*space_notices(stages, request.space, consent), *said):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            if ledger.meta("winner") is None:
+                _drive(request, built, ledger, run_dir, workplace, console, replica)
+            _hand_over(built, run_dir, console)
     better = _print_result(run_dir, as_json=as_json)
     if fail_if_not_better and not better:
         raise NothingBetter(
@@ -90,18 +114,13 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
         )
 
 
-def _overrides(request: SearchRequest) -> dict[str, Any]:
-    found = overrides(request.settings)
-    if request.seed is not None:
-        found["seed"] = request.seed
-    if request.budget is not None:
-        number = _BUDGET.match(request.budget)
-        if number is None:
-            found["budget"] = {"time": request.budget}
-        else:
-            unit = "items" if number.group(2) else "candidates"
-            found["budget"] = {unit: int(number.group(1))}
-    return found
+def _is_finished(run_dir: Path) -> bool:
+    """Whether nothing is left to evaluate, so that no cluster needs to be there."""
+    try:
+        with LedgerReader.open(run_dir) as reader:
+            return reader.meta("winner") is not None
+    except InvalidInput:
+        return False
 
 
 def _drive(
@@ -109,23 +128,62 @@ def _drive(
     built: BuiltRun,
     ledger: Ledger,
     run_dir: Path,
+    workplace: Workplace,
     console: Console,
+    replica: Copier | None,
 ) -> None:
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
+    deadlines = Deadlines(UNKNOWN if request.timeout is None else _seconds(request.timeout))
+    spec = built.worker
+    fetch = None
+    if request.fetch is not None:
+        models = tuple(model for model, _ in spec.models)
+        folders = folders_of(models, spec.evaluator.include, Path(spec.root))
+        fetch = (fetch_command(request.fetch), folders)
     with (
         _stop_on_signals(console) as stop,
-        open_pool(
-            request.engine,
-            built.worker,
-            workers=built.workers,
-            threads=built.worker.threads,
-            address=request.address,
-            logs=run_dir / "logs",
+        workplace.open_pool(
+            spec, built.workers, deadline=deadlines, logs=run_dir / "logs", fetch=fetch
         ) as pool,
     ):
-        evaluations = Evaluations(ledger, Dispatcher(pool), built.plan.objective, stop)
+        evaluations = Evaluations(
+            ledger, Dispatcher(pool), built.plan.objective, stop, deadlines=deadlines
+        )
         search = Search(built.plan, ledger, evaluations)
-        watch(search.run(), built.plan.budget, console)
+        if replica is not None:
+            replica.attach(stop)
+        try:
+            watch(search.run(), built.plan.budget, console)
+        except Interrupted:
+            if replica is not None and replica.lost is not None:
+                raise replica.lost from None
+            raise
+
+
+@contextmanager
+def _replica(request: SearchRequest, run_dir: Path, console: Console) -> Iterator[Copier | None]:
+    """The shared storage of the run, if there is one; it may fill an empty run directory."""
+    if request.storage is None:
+        yield None
+        return
+    from evomerge.run.replica.copier import Copier  # noqa: PLC0415 - psycopg is optional
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    address = Address.parse(request.storage)
+    with Copier(
+        address if address.run else address.named(run_dir.resolve().name), run_dir, say
+    ) as replica:
+        replica.connect(request.space)
+        yield replica
+
+
+def _seconds(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise InvalidInput(f"--timeout: {error}") from None
 
 
 @contextmanager

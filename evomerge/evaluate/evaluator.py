@@ -90,6 +90,16 @@ class Evaluator(Protocol):
             BuildFailed: the model answers with NaN or Inf.
         """
 
+    def halve_batch(self) -> int | None:
+        """Score batches of half the size from now on; the new size, or None if it was 1.
+
+        Outcomes may differ in the last bits from those of the full batch; `remarks` says so.
+        """
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is unusual about how it scores, in a few words each."""
+
     def prompt_loss(self, selection: ItemSelection) -> float:
         """How unlikely the model finds the prompts and right answers of the selected items.
 

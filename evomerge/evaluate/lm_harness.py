@@ -53,6 +53,7 @@ class LmHarness:
                 "apply_chat_template: the tokenizer has no chat template; set it to false"
             )
         self._seed = spec.seed
+        self._batch_size = spec.batch_size
         self._model = model
         with guest(spec.seed):
             tasks = load_tasks(spec)
@@ -80,6 +81,20 @@ class LmHarness:
         samples = self._run(chosen)["samples"]
         by_task = {goal.task: goal for goal in self._goals}
         return tuple(self._outcomes(by_task[name], samples[name]) for name in chosen)
+
+    def halve_batch(self) -> int | None:
+        """See `Evaluator.halve_batch`."""
+        size = int(self._lm.batch_size)
+        if size == 1:
+            return None
+        self._lm.batch_size_per_gpu = size // 2
+        return size // 2
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See `Evaluator.remarks`."""
+        size = int(self._lm.batch_size)
+        return () if size == self._batch_size else (f"batch of {size}: out of memory with more",)
 
     def prompt_loss(self, selection: ItemSelection) -> float:
         """See `Evaluator.prompt_loss`."""

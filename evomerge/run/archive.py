@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-from evomerge.candidate import Candidate, Outcome, Scored
-from evomerge.run.core import Told
-from evomerge.score import TaskOutcomes
+from evomerge.candidate import SEARCH, Candidate
 
 TOP_BASELINES = 3
 TOP_CANDIDATES = 5
 
 
 class Archive:
-    """Candidates with their outcomes by stage, and the generations in order (stateful)."""
+    """Candidates with their fitness by stage (stateful)."""
 
     def __init__(self) -> None:
         self._candidates: dict[int, Candidate] = {}
         self._fitness: dict[str, dict[int, float]] = {}
-        self._results: dict[str, dict[int, tuple[TaskOutcomes, ...]]] = {}
-        self._told: list[Told] = []
 
-    def add(
-        self, candidate: Candidate, stage: str, outcome: Outcome, fitness: float | None
-    ) -> None:
-        """Keep one outcome; failures are known by their absence."""
+    def add(self, candidate: Candidate, stage: str, fitness: float | None) -> None:
+        """Keep one result; failures (None) are known by their absence."""
         self._candidates[candidate.id] = candidate
-        if isinstance(outcome, Scored) and fitness is not None:
+        if fitness is not None:
             self._fitness.setdefault(stage, {})[candidate.id] = fitness
-            self._results.setdefault(stage, {})[candidate.id] = outcome.results
-
-    def generation(self, told: Told) -> None:
-        """Keep a finished generation."""
-        self._told.append(told)
-
-    @property
-    def last_generation(self) -> int:
-        """The generation that was told last; -1 when there is none."""
-        return self._told[-1].generation if self._told else -1
 
     def candidate(self, number: int) -> Candidate:
         """The candidate with this id."""
         return self._candidates[number]
-
-    def results(self, stage: str) -> dict[int, tuple[TaskOutcomes, ...]]:
-        """Per-item outcomes of everything scored in a stage."""
-        return self._results.get(stage, {})
 
     def ranked(self, stage: str) -> list[Candidate]:
         """The candidates of a stage, best first; equal fitness keeps the order of ids."""
@@ -65,7 +45,7 @@ class Archive:
         fixed = [c for c in early if c.id in baselines][:TOP_BASELINES]
         starts = [c for c in early if c.id not in baselines][:1]
         levels = self._levels()
-        fitness = self._fitness.get("search", {})
+        fitness = self._fitness.get(SEARCH, {})
 
         def standing(number: int) -> float:
             mean, level = levels.get(self._candidates[number].generation, (0.0, -float("inf")))
@@ -78,14 +58,16 @@ class Archive:
         return [*fixed, *starts, *list(best.values())[:TOP_CANDIDATES]]
 
     def _levels(self) -> dict[int, tuple[float, float]]:
-        """Mean fitness of each generation, and the same smoothed over its neighbours."""
-        means = [
-            sum(known) / len(known) if known else 0.0
-            for known in ([v for v in told.fitness if v is not None] for told in self._told)
-        ]
-        smooth = [
-            sum(means[max(0, i - 1) : i + 2]) / len(means[max(0, i - 1) : i + 2])
-            for i in range(len(means))
-        ]
-        generations = [told.generation for told in self._told]
-        return dict(zip(generations, zip(means, smooth, strict=True), strict=True))
+        """Mean fitness of each generation, and the same smoothed over its neighbours.
+
+        Without generations of less than half the usual size: the last one may have been cut off.
+        """
+        members: dict[int, list[float]] = {}
+        for number, value in sorted(self._fitness.get(SEARCH, {}).items()):
+            members.setdefault(self._candidates[number].generation, []).append(value)
+        usual = max((len(values) for values in members.values()), default=0)
+        whole = [g for g in sorted(members) if 2 * len(members[g]) >= usual]
+        means = [sum(members[g]) / len(members[g]) for g in whole]
+        windows = [means[max(0, place - 1) : place + 2] for place in range(len(means))]
+        smooth = [sum(window) / len(window) for window in windows]
+        return dict(zip(whole, zip(means, smooth, strict=True), strict=True))

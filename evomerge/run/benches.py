@@ -11,6 +11,7 @@ from evomerge.evaluate.lm_harness import LmHarness
 from evomerge.recipe import Recipe
 from evomerge.score import TaskOutcomes
 from evomerge.stack import Segment, recipe_of
+from evomerge.weights.canary import Canary
 from evomerge.weights.cost import cost_task, depth_of
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.nested import opened
@@ -36,7 +37,11 @@ class Bench(Protocol):
     """A model in memory that becomes one candidate after the other."""
 
     def become(self, recipe: Recipe) -> None:
-        """Take the weights of `recipe`."""
+        """Take the weights of `recipe`.
+
+        Raises:
+            StaleWeights: the model does not compute with them; it must not be used any more.
+        """
         ...
 
     def screen(self, recipe: Recipe) -> Failed | None:
@@ -62,10 +67,12 @@ class MergeBench:
         """Build the resident model and all prompts."""
         self._resident = ResidentModel(materializer, donor, device=device)
         self._evaluator = LmHarness(self._resident.model, self._resident.tokenizer, spec, device)
+        self._canary = Canary(self._resident.model, self._resident.weights)
 
     def become(self, recipe: Recipe) -> None:
         """See `Bench.become`."""
         self._resident.become(recipe)
+        self._canary.check(recipe.digest)
 
     def screen(self, recipe: Recipe) -> Failed | None:  # noqa: ARG002 - all merges have one shape
         """Merges are scored as they are."""

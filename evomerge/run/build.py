@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from evomerge.consent import NOTHING, Consent
@@ -23,7 +20,9 @@ from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
 from evomerge.recipe import Recipe
 from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
-from evomerge.run.directory import CONSENT
+from evomerge.run.directory import CONSENT, StoredStage
+from evomerge.run.footprint import LIBRARY_BYTES, Footprint, default_workers, footprint
+from evomerge.run.machine import cores, memory
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import resolved_stage, stage_plan
@@ -38,9 +37,6 @@ from evomerge.weights.stack_plan import check_models
 
 _PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
 SMALL_HOLDOUT = 250
-_LIBRARY_BYTES = 1 << 30
-_MEMORY_SHARE = 0.8
-_MOST_WORKERS = 8
 _PROBED = 20
 """Prompts per task whose likelihood tells broken stacks from others."""
 _MERGES = 200
@@ -57,6 +53,7 @@ class BuiltRun:
     resolved: Mapping[str, Any]
     notices: tuple[str, ...]
     """What to say before the search starts, one line each."""
+    needs: Footprint
 
 
 def build_run(
@@ -65,7 +62,8 @@ def build_run(
     path: Path,
     *,
     workers: int | None,
-    populations: Sequence[int] | None,
+    room: Callable[[int], int] | None = None,
+    stored: Sequence[StoredStage] | None,
     consent: Consent = NOTHING,
 ) -> BuiltRun:
     """Check the parents and tasks of a space file and put the run together.
@@ -74,9 +72,10 @@ def build_run(
         file: the parsed space file.
         stages: its searches.
         path: where the file is; relative paths start from its folder.
-        workers: how many; None for what this machine can hold. Not part of the run: it only
+        workers: how many; None for as many as there is room for. Not part of the run: it only
             raises the default population of a new one.
-        populations: those of the run to continue, for a file that does not say; None for a new run.
+        room: how many workers of so many bytes fit where they will be; None is this machine.
+        stored: what the run to continue was created with; None for a new run.
         consent: which code and pickle files may be used.
 
     Raises:
@@ -95,12 +94,16 @@ def build_run(
     evaluator = evaluator_spec(file.objective, root, consent)
     catalog = load_catalog(evaluator)
     splits = _splits(file, catalog)
-    count = workers or default_workers(parents, start.donor)
-    plan = _plan(file, stages, catalog, splits, populations or [None] * len(stages), count)
+    needs = footprint(stages, parents)
+    if workers is None and room is not None:
+        workers = room(needs.resident + LIBRARY_BYTES)
+    gpus = torch.cuda.device_count()
+    count = workers or default_workers(needs, memory(), cores().count, gpus)
+    plan = _plan(file, stages, catalog, splits, stored or [None] * len(stages), count)
     _check_budget(plan, path)
     built = (plan.budget.candidates or _MERGES) // count
     worker = WorkerSpec(
-        models,
+        tuple((model, parents.contents(model)) for model in models),
         str(root),
         start,
         evaluator,
@@ -115,7 +118,7 @@ def build_run(
         resolved[CONSENT] = consent.record()
     vocabularies = [_vocabulary_notices(space.decode(space.start), parents) for space in merges]
     notices = (*(line for lines in vocabularies for line in lines), *_notices(splits, catalog))
-    return BuiltRun(plan, worker, count, resolved, notices)
+    return BuiltRun(plan, worker, count, resolved, notices, needs)
 
 
 def _plan(
@@ -123,7 +126,7 @@ def _plan(
     stages: Sequence[Stage],
     catalog: Catalog,
     splits: Splits,
-    populations: Sequence[int | None],
+    stored: Sequence[StoredStage | None],
     workers: int,
 ) -> RunPlan:
     goals = catalog.goals
@@ -136,8 +139,8 @@ def _plan(
         selection_items=splits.selection,
         holdout_items=splits.holdout,
         stages=tuple(
-            stage_plan(file, stage, population, workers)
-            for stage, population in zip(stages, populations, strict=True)
+            stage_plan(file, stage, past, workers)
+            for stage, past in zip(stages, stored, strict=True)
         ),
         budget=Budget(file.budget.candidates, file.budget.items, file.budget.time),
         seed=file.seed,
@@ -165,21 +168,6 @@ def checked_parents(recipe: Recipe, root: Path, consent: Consent = NOTHING) -> P
     check_models(recipe, parents)
     parents.check_finite(parents.models)
     return parents
-
-
-def default_workers(parents: ParentPool, donor: str) -> int:
-    """One worker per GPU; without any, as many as cores and memory allow, at most eight.
-
-    A worker keeps one merged model (here taken to have the donor's size) and its libraries to
-    itself; parents are mapped from disk and shared.
-    """
-    if torch.cuda.device_count():
-        return torch.cuda.device_count()
-    need = sum(info.nbytes for info in parents.infos(donor).values()) + _LIBRARY_BYTES
-    room = int(_MEMORY_SHARE * psutil.virtual_memory().available / need)
-    linux = sys.platform == "linux"
-    cores = len(os.sched_getaffinity(0)) if linux else psutil.cpu_count() or 1
-    return max(1, min(cores, room, _MOST_WORKERS))
 
 
 def evaluator_spec(

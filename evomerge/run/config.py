@@ -87,7 +87,12 @@ class StrategyConfig(_Strict):
     )
     sigma: float = Field(1.0 / 6.0, gt=0.0, le=0.5, description="first step, share of the range")
     population: int | None = Field(None, ge=4, description="candidates per generation")
-    lookahead: int | None = Field(None, ge=0, description="candidates asked before a tell")
+    schedule: Literal["ordered", "arrival"] | None = Field(
+        None,
+        description="tell results in the order asked, the same for any number of workers, or as "
+        "they arrive, so that nobody waits; default: ordered while that keeps all workers busy",
+    )
+    ahead: int | None = Field(None, ge=0, description="candidates asked beyond those needed")
     minibatch: int = Field(64, gt=0, description="fresh items per task and generation")
     margin: float = Field(
         0.5, gt=0.0, description="nats per prompt token above the donor's that reject a stack"

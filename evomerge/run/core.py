@@ -1,22 +1,46 @@
 """When a candidate may be asked and when a generation is told: pure, independent of time.
 
-Candidate k is sampled after exactly max(0, (k - lookahead) // population) generations were told.
-Results wait in a reorder buffer and are told generation by generation, in the order asked. So the
-trajectory depends on the set of results only, not on workers, arrival order or crashes.
+Two schedules. Ordered: candidate k is sampled after exactly max(0, (k - ahead) // population)
+generations were told, and results wait in a reorder buffer, so the trajectory depends on the set of
+results only, not on workers, arrival or crashes. By arrival: candidate k is sampled once k - ahead
+results have been counted, and every `population` results, in the order counted, are told. Nobody
+waits for the slowest; the trajectory depends on the recorded order as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evomerge.candidate import Genotype
+from evomerge.run.levels import Levels
 from evomerge.search.strategy import Strategy
+
+ORDERED = "ordered"
+ARRIVAL = "arrival"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How proposals and results interleave.
+
+    Attributes:
+        ordered: whether results are told in the order asked, else in the order counted.
+        ahead: how many candidates beyond those that the strategy has to know may be asked.
+    """
+
+    ordered: bool
+    ahead: int
+
+    @property
+    def name(self) -> str:
+        """What a space file calls it."""
+        return ORDERED if self.ordered else ARRIVAL
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """The k-th genotype of a search; its generation is k // population."""
+    """The k-th genotype of a search; those of a generation, k // population, share their items."""
 
     index: int
     generation: int
@@ -25,22 +49,24 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Told:
-    """A generation that the strategy has learnt from."""
+    """What the strategy has learnt from in one step."""
 
     generation: int
     fitness: tuple[float | None, ...]
 
 
 class Core:
-    """The asynchronous, deterministic loop around one strategy (stateful, no I/O)."""
+    """The asynchronous loop around one strategy (stateful, no I/O)."""
 
-    def __init__(self, strategy: Strategy, *, lookahead: int, limit: int) -> None:
-        """Propose at most `limit` genotypes, each up to `lookahead` ahead of its generation."""
+    def __init__(self, strategy: Strategy, schedule: Schedule, *, limit: int) -> None:
+        """Propose at most `limit` genotypes."""
         self._strategy = strategy
-        self._lookahead = lookahead
+        self._schedule = schedule
         self._limit = limit
         self._asked: list[Genotype] = []
         self._fitness: dict[int, float | None] = {}
+        self._arrived: list[int] = []
+        self._levels = Levels(strategy.population)
         self._told = 0
         self._handed_out = 0
 
@@ -67,26 +93,41 @@ class Core:
             yield Proposal(index, index // self._strategy.population, self._asked[index])
 
     def result(self, index: int, fitness: float | None) -> tuple[Told, ...]:
-        """Take one result (None: the candidate failed); returns the generations it completes."""
+        """Take one result (None: the candidate failed); returns what it let the strategy learn.
+
+        By arrival, the order of these calls is part of the trajectory.
+        """
         assert index not in self._fitness, "a result arrived twice"
         self._sample()
         self._fitness[index] = fitness
-        population = self._strategy.population
+        self._arrived.append(index)
+        self._levels.add(index, fitness)
         told: list[Told] = []
-        while True:
-            members = range(self._told * population, (self._told + 1) * population)
-            if not all(member in self._fitness for member in members):
-                return tuple(told)
-            values = tuple(self._fitness[member] for member in members)
+        while (members := self._complete()) is not None:
+            values = self._levels.comparable(members)
             self._strategy.tell([self._asked[member] for member in members], values)
-            told.append(Told(self._told, values))
+            told.append(Told(self._told, tuple(self._fitness[member] for member in members)))
             self._told += 1
             # now, not when somebody asks: one late result may complete several generations
             self._sample()
+        return tuple(told)
+
+    def _complete(self) -> Sequence[int] | None:
+        """Whose results are told next; None while some are missing."""
+        begin, population = self._told * self._strategy.population, self._strategy.population
+        if self._schedule.ordered:
+            members: Sequence[int] = range(begin, begin + population)
+            return members if all(member in self._fitness for member in members) else None
+        members = self._arrived[begin : begin + population]
+        return members if len(members) == population else None
 
     def _sample(self) -> None:
-        population = self._strategy.population
-        while len(self._asked) < self._limit:
-            if max(0, (len(self._asked) - self._lookahead) // population) > self._told:
-                return
+        while len(self._asked) < self._limit and self._next_may_be_asked():
             self._asked.append(self._strategy.ask())
+
+    def _next_may_be_asked(self) -> bool:
+        """By either schedule candidate k sees max(0, k - ahead) // population steps of learning."""
+        beyond = len(self._asked) - self._schedule.ahead
+        if self._schedule.ordered:
+            return beyond < (self._told + 1) * self._strategy.population
+        return beyond <= len(self._arrived)

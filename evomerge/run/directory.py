@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,23 @@ def read_resolved(run_dir: Path) -> dict[str, Any]:
     return value
 
 
-def stored_populations(run_dir: Path) -> list[int] | None:
-    """The populations that a run's stages were created with; None when there is no such run yet.
+@dataclass(frozen=True)
+class StoredStage:
+    """What a stage was created with because of the workers of that day."""
 
-    The default depends on the number of workers, which may change from one start to the next.
-    """
+    population: int
+    schedule: str
+    ahead: int
+
+
+def stored_stages(run_dir: Path) -> tuple[StoredStage, ...] | None:
+    """What depended on the number of workers when the run was created; None for a new run."""
     if not (run_dir / RESOLVED).exists():
         return None
-    return [int(stage["population"]) for stage in read_resolved(run_dir)["searches"]]
+    return tuple(
+        StoredStage(int(stage["population"]), str(stage["schedule"]), int(stage["ahead"]))
+        for stage in read_resolved(run_dir)["searches"]
+    )
 
 
 def model_root(run_dir: Path) -> Path:

@@ -29,6 +29,12 @@ class Search:
             Interrupted, TooManyFailures: see `Evaluations.answers`; the run can be continued.
         """
         plan, counter = self._plan, Counter()
+        rewound = self._evaluations.forget_failures()
+        if rewound is not None:
+            yield Warned(
+                f"{rewound.evaluations} evaluations, from the first failure that stopped this run "
+                "on, are done again"
+            )
         results: dict[str, Recipe] = {}
         bar: dict[str, Candidate] = {}
         for stage, allotment in zip(plan.stages, plan.allotments, strict=True):

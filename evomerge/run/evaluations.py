@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from evomerge.candidate import Assignment, Candidate, Failed, ItemSelection, Outcome, Scored
 from evomerge.errors import Interrupted, TooManyFailures
-from evomerge.run.ledger import Ledger
+from evomerge.run.deadlines import Deadlines
+from evomerge.run.ledger import Ledger, Rewound
 from evomerge.run.pool import Dispatcher
 from evomerge.run.progress import Evaluated
 from evomerge.score import Objective
 
 _WINDOW = 20
 _OPENING = 5
+_BEGIN_AGAIN = "begin again at"
 
 
 class Evaluations:
     """The one way to an outcome (stateful: ledger, dispatcher and what has been spent)."""
 
     def __init__(
-        self, ledger: Ledger, dispatcher: Dispatcher, objective: Objective, stop: threading.Event
+        self,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        objective: Objective,
+        stop: threading.Event,
+        *,
+        deadlines: Deadlines | None = None,
     ) -> None:
-        """`stop` is set from outside to drain the pool and raise Interrupted."""
+        """`stop` is set from outside to drain the pool and raise Interrupted.
+
+        `deadlines` are those of the dispatcher's pool, which learn from every outcome.
+        """
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._objective = objective
         self._stop = stop
+        self._deadlines = deadlines or Deadlines()
         self._waiting: dict[tuple[int, str], tuple[Candidate, ItemSelection]] = {}
-        self._replayed: deque[tuple[tuple[int, str], Outcome]] = deque()
-        self._recent: deque[Failed | None] = deque(maxlen=_WINDOW)
+        self._replayed: list[tuple[int, tuple[int, str], Outcome]] = []
+        self._broken: dict[str, Failed] = {}
+        self._recent: deque[tuple[tuple[int, str], Failed | None]] = deque(maxlen=_WINDOW)
         self._first_failure: Failed | None = None
         self._spent_before = float(ledger.meta("seconds") or 0.0)
         self._began = time.monotonic()
@@ -43,25 +57,36 @@ class Evaluations:
         return self._spent_before + time.monotonic() - self._began
 
     def submit(self, candidate: Candidate, stage: str, items: ItemSelection) -> None:
-        """Ask for one outcome; it comes out of `answers`, at once if it is on record."""
+        """Ask for one outcome; it comes out of `answers`, at once if it is on record.
+
+        A recipe that failed by itself fails again, without a worker.
+        """
         self._ledger.add_candidate(candidate)
         key = (candidate.id, stage)
         self._waiting[key] = (candidate, items)
-        known = self._ledger.outcome(key)
+        known = self._ledger.counted(key)
+        if known is None and candidate.recipe.digest in self._broken:
+            failed = self._broken[candidate.recipe.digest]
+            self._ledger.record(key, failed, attempts=0, worker="")
+            known = self._ledger.counted(key)
         if known is not None:
-            self._replayed.append((key, known))
+            seq, outcome = known
+            heapq.heappush(self._replayed, (seq, key, outcome))
         else:
             self._dispatcher.submit(Assignment(candidate.id, stage, candidate.recipe, items))
 
     def answers(self) -> Iterator[tuple[Evaluated, Outcome]]:
         """The outcomes that are known now; waits up to a second for the first.
 
+        What is on record comes in the order in which it was counted.
+
         Raises:
             Interrupted: `stop` was set; everything that was under way has been recorded.
             TooManyFailures: most of the last candidates failed.
         """
         if self._replayed:
-            yield self._answer(*self._replayed.popleft(), replayed=True)
+            _, key, outcome = heapq.heappop(self._replayed)
+            yield self._answer(key, outcome, replayed=True)
             return
         if self._stop.is_set():
             self._drain()
@@ -78,7 +103,20 @@ class Evaluations:
 
     def save_clock(self) -> None:
         """Note the time spent, for when the run is continued."""
-        self._ledger.set_meta("seconds", self.seconds)
+        self._ledger.set_meta("seconds", self.seconds, lasting=True)
+
+    def begin_again_at(self, failures: Iterable[tuple[int, str]]) -> None:
+        """Have the run, when it is continued, forget these and all evaluations after them.
+
+        They are why it stops; whoever continues it has mended something meanwhile.
+        """
+        found = (self._ledger.counted(key) for key in failures)
+        self._ledger.set_meta(_BEGIN_AGAIN, min(known[0] for known in found if known is not None))
+
+    def forget_failures(self) -> Rewound | None:
+        """Go back to before the failures that stopped the run; None when none did."""
+        seq = self._ledger.meta(_BEGIN_AGAIN)
+        return None if seq is None else self._ledger.rewind(int(seq))
 
     def _poll(self, timeout: float) -> Iterator[tuple[Evaluated, Outcome]]:
         for answer in self._dispatcher.poll(timeout):
@@ -100,10 +138,13 @@ class Evaluations:
     ) -> tuple[Evaluated, Outcome]:
         candidate, items = self._waiting.pop(key)
         failed = outcome if isinstance(outcome, Failed) else None
+        if failed is not None and not failed.rejected:
+            self._broken.setdefault(candidate.recipe.digest, failed)
+        self._deadlines.observe(outcome)
         rejected = failed is not None and failed.rejected
         self.items_spent += 0 if rejected else items.count
         if not replayed and not rejected:  # what stopped the run may have been mended since
-            self._check_failures(failed)
+            self._check_failures(key, failed)
         fitness = self._objective.fitness(outcome.results) if isinstance(outcome, Scored) else None
         reason = None if failed is None else f"{failed.kind}: {failed.message}"
         evaluated = Evaluated(
@@ -111,16 +152,17 @@ class Evaluations:
         )
         return evaluated, outcome
 
-    def _check_failures(self, failed: Failed | None) -> None:
+    def _check_failures(self, key: tuple[int, str], failed: Failed | None) -> None:
         """The failure policy: most of the last twenty, or the first five all alike."""
-        self._recent.append(failed)
+        self._recent.append((key, failed))
         self._first_failure = self._first_failure or failed
-        failures = [entry for entry in self._recent if entry is not None]
+        failures = {at: entry for at, entry in self._recent if entry is not None}
         opening = len(self._recent) == len(failures) == _OPENING
-        alike = len({(entry.kind, entry.message) for entry in failures}) == 1
+        alike = len({(entry.kind, entry.message) for entry in failures.values()}) == 1
         if (opening and alike) or len(failures) > _WINDOW // 2:
             first = self._first_failure
             assert first is not None
+            self.begin_again_at(failures)
             self.save_clock()
             raise TooManyFailures(
                 f"{len(failures)} of the last {len(self._recent)} candidates failed; the first: "

@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
-from evomerge.candidate import Candidate, Outcome, Scored
+from evomerge.candidate import Candidate, Outcome
 from evomerge.errors import EvomergeError, InvalidInput
-from evomerge.run.ledger_file import (
-    connect_reader,
-    connect_writer,
-    explained,
-    insert,
-    read_meta,
-    select,
-    write_meta,
-)
+from evomerge.run.ledger_file import LASTING, LedgerFile
+from evomerge.run.ledger_schema import COLUMNS, Row
 from evomerge.run.lock import RunLock
 from evomerge.run.records import (
-    COLUMNS,
     Evaluation,
     Event,
-    Row,
+    Tally,
     as_json,
     candidate_of,
     candidate_row,
     evaluation_of,
     evaluation_row,
-    intact,
+    items_scored,
+    tally_of,
 )
-from evomerge.score import COST_TASK
 
-__all__ = ["LEDGER", "Evaluation", "Event", "Ledger", "LedgerMismatch", "LedgerReader"]
+__all__ = [
+    "LEDGER",
+    "Evaluation",
+    "Event",
+    "Ledger",
+    "LedgerMismatch",
+    "LedgerReader",
+    "Rewound",
+    "Tally",
+]
 
 LEDGER = "ledger.sqlite"
 
@@ -47,6 +48,15 @@ class LedgerMismatch(EvomergeError):
     exit_code = 3
 
 
+@dataclass(frozen=True)
+class Rewound:
+    """What a rewind took back: how many evaluations and candidates, and which facts."""
+
+    evaluations: int
+    candidates: int
+    facts: tuple[str, ...]
+
+
 @final
 class Ledger:
     """The writer: the only one of its run directory, held by the driver (stateful).
@@ -55,10 +65,10 @@ class Ledger:
     survives a crash at any moment. Use it from one thread.
     """
 
-    def __init__(self, connection: sqlite3.Connection, lock: RunLock, path: Path) -> None:
-        self._connection = connection
+    def __init__(self, file: LedgerFile, lock: RunLock) -> None:
+        self._file = file
         self._lock = lock
-        self._path = path
+        self._counted = self._last_seq()
 
     @classmethod
     def open(cls, run_dir: Path) -> Ledger:
@@ -75,14 +85,11 @@ class Ledger:
             raise InvalidInput(
                 f"{run_dir}: cannot be used as a run directory: {error.strerror}; choose another"
             ) from error
-        path = run_dir / LEDGER
         try:
-            with explained(path):
-                connection = connect_writer(path)
+            return cls(LedgerFile.writing(run_dir / LEDGER), lock)
         except BaseException:
             lock.release()
             raise
-        return cls(connection, lock, path)
 
     def add_candidate(self, candidate: Candidate) -> None:
         """Record a candidate; again with the same recipe and genotype it does nothing.
@@ -90,13 +97,12 @@ class Ledger:
         Raises:
             LedgerMismatch: the id is taken by another recipe or genotype.
         """
-        row = candidate_row(candidate)
-        with explained(self._path):
-            stored = select(self._connection, "candidates", "WHERE id = ?", (candidate.id,))
-            if not stored:
-                insert(self._connection, "candidates", row)
-                return
-        _same_candidate(intact("candidates", stored[0], str(self._path)), row, self._path)
+        row = candidate_row(candidate, self._counted)
+        stored = list(self._file.rows("candidates", "WHERE id = ?", (candidate.id,)))
+        if stored:
+            _same_candidate(stored[0], row, self._file.path)
+        else:
+            self._file.insert("candidates", row)
 
     def record(self, key: tuple[int, str], outcome: Outcome, *, attempts: int, worker: str) -> bool:
         """Count the outcome of one evaluation; True when it counts, False when one already did.
@@ -104,46 +110,61 @@ class Ledger:
         The first outcome of a key is kept for ever, so an evaluation that was carried out twice
         (a worker thought dead that answered late) is counted once.
         """
-        items = 0
-        if isinstance(outcome, Scored):
-            asked = (result for result in outcome.results if result.task != COST_TASK)
-            items = sum(len(result.outcomes) for result in asked)
-        evaluation = Evaluation(*key, outcome, attempts, worker, time.time(), items)
-        with explained(self._path):
-            return insert(
-                self._connection,
-                "evaluations",
-                evaluation_row(evaluation),
-                "ON CONFLICT (candidate, stage) DO NOTHING",
-            )
+        seq, items = self._counted + 1, items_scored(outcome)
+        row, results = evaluation_row(
+            Evaluation(seq, *key, outcome, attempts, worker, time.time(), items)
+        )
+        clause = "ON CONFLICT (candidate, stage) DO NOTHING"
+        counts = self._file.insert("evaluations", row, clause=clause, results=results)
+        self._counted += counts
+        return counts
 
-    def outcome(self, key: tuple[int, str]) -> Outcome | None:
-        """The counted outcome of an evaluation; None while there is none."""
+    def counted(self, key: tuple[int, str]) -> tuple[int, Outcome] | None:
+        """Place in the order of counting, and outcome, of an evaluation; None while it has none."""
         clause = "WHERE candidate = ? AND stage = ?"
-        with explained(self._path):
-            stored = select(self._connection, "evaluations", clause, key)
-        if not stored:
-            return None
-        return evaluation_of(intact("evaluations", stored[0], str(self._path))).outcome
+        for row, results in list(self._file.rows_and("results", "evaluations", clause, key)):
+            return int(row[0]), evaluation_of(row, results, str(self._file.path)).outcome
+        return None
+
+    def rewind(self, before_seq: int) -> Rewound:
+        """Take back all evaluations counted from `before_seq` on, and all that followed from them.
+
+        That is the candidates added and the facts decided after the first of them; in one
+        transaction, with an event "rewound" that says what was dropped.
+        """
+        file, dropped = self._file, (before_seq,)
+        facts = tuple(row[0] for row in file.rows("meta", "WHERE after >= ?", dropped))
+        with file.transaction():
+            execute = file.connection.execute
+            evaluations = execute("DELETE FROM evaluations WHERE seq >= ?", dropped).rowcount
+            candidates = execute("DELETE FROM candidates WHERE after >= ?", dropped).rowcount
+            execute("DELETE FROM meta WHERE after >= ?", dropped)
+            rewound = Rewound(evaluations, candidates, facts)
+            self.log("rewound", {"before": before_seq, **asdict(rewound)})
+        self._counted = self._last_seq()
+        return rewound
 
     def log(self, kind: str, payload: Mapping[str, object]) -> None:
         """Append an event; `payload` must be JSON."""
-        with explained(self._path):
-            insert(self._connection, "events", (kind, as_json(payload), time.time()))
+        self._file.insert("events", (kind, as_json(payload), time.time()))
 
-    def set_meta(self, key: str, value: object) -> None:
-        """Set one fact about the run; `value` must be JSON."""
-        with explained(self._path):
-            write_meta(self._connection, key, value)
+    def set_meta(self, key: str, value: object, *, lasting: bool = False) -> None:
+        """Set one fact about the run; `value` must be JSON; a `lasting` one survives rewinds."""
+        if not lasting and self.meta(key) == value:
+            return
+        self._file.set_meta(key, value, LASTING if lasting else self._counted)
 
     def meta(self, key: str) -> Any:
         """One fact about the run as JSON values; None when it was never set."""
-        with explained(self._path):
-            return read_meta(self._connection, key, self._path)
+        return self._file.meta(key)
+
+    def _last_seq(self) -> int:
+        query = "SELECT coalesce(max(seq), 0) FROM evaluations"
+        return int(self._file.connection.execute(query).fetchone()[0])
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and release the run directory."""
-        self._connection.close()
+        self._file.connection.close()
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -166,9 +187,8 @@ class LedgerReader:
     beside a running writer, without blocking it, and on a copied run directory.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection = connection
-        self._path = path
+    def __init__(self, file: LedgerFile) -> None:
+        self._file = file
 
     @classmethod
     def open(cls, run_dir: Path) -> LedgerReader:
@@ -183,39 +203,36 @@ class LedgerReader:
                 f"{run_dir} is not a run directory: no {LEDGER} in it; give the directory that "
                 "'evomerge search --out' wrote"
             )
-        with explained(path):
-            return cls(connect_reader(path), path)
+        return cls(LedgerFile.reading(path))
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All candidates by ascending id."""
-        rows = self._rows("candidates", "ORDER BY id")
-        return tuple(candidate_of(row, str(self._path)) for row in rows)
+        rows = self._file.rows("candidates", "ORDER BY id")
+        return tuple(candidate_of(row, str(self._file.path)) for row in rows)
 
     def evaluations(self, stage: str | None = None) -> tuple[Evaluation, ...]:
         """The counted evaluations, of one stage or of all, in the order they were counted."""
         clause = "WHERE ?1 IS NULL OR stage = ?1 ORDER BY seq"
-        return tuple(evaluation_of(row) for row in self._rows("evaluations", clause, stage))
+        rows = self._file.rows_and("results", "evaluations", clause, (stage,))
+        return tuple(evaluation_of(row, results, str(self._file.path)) for row, results in rows)
+
+    def tallies(self) -> tuple[Tally, ...]:
+        """The same without per-item outcomes, many times faster to read."""
+        return tuple(tally_of(row) for row in self._file.rows("evaluations", "ORDER BY seq"))
 
     def events(self, kind: str | None = None) -> tuple[Event, ...]:
         """The events, of one kind or of all, in the order they were logged."""
-        columns = ", ".join((*COLUMNS["events"], "checksum"))
-        query = f"SELECT seq, {columns} FROM events WHERE ?1 IS NULL OR kind = ?1 ORDER BY seq"
-        with explained(self._path):
-            rows = self._connection.execute(query, (kind,)).fetchall()
-        events = []
-        for seq, *stored in rows:
-            name, payload, moment = intact("events", tuple(stored), str(self._path))
-            events.append(Event(seq, name, json.loads(payload), moment))
-        return tuple(events)
+        clause = "WHERE ?1 IS NULL OR kind = ?1 ORDER BY seq"
+        rows = self._file.rows_and("seq", "events", clause, (kind,))
+        return tuple(Event(seq, name, json.loads(text), at) for (name, text, at), seq in rows)
 
     def meta(self, key: str) -> Any:
         """One fact about the run as JSON values; None when it was never set."""
-        with explained(self._path):
-            return read_meta(self._connection, key, self._path)
+        return self._file.meta(key)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._connection.close()
+        self._file.connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -228,23 +245,14 @@ class LedgerReader:
     ) -> None:
         self.close()
 
-    def _rows(self, table: str, clause: str, *values: object) -> Iterator[Row]:
-        with explained(self._path):
-            stored = select(self._connection, table, clause, values)
-        return (intact(table, row, str(self._path)) for row in stored)
-
 
 def _same_candidate(stored: Row, row: Row, path: Path) -> None:
     """Raises LedgerMismatch unless recipe and genotype of two `candidates` rows are equal."""
-    number, *_, known_digest, _, known_genes = stored
-    *_, digest, _, genes = row
-    what = f"recipe {known_digest}", f"recipe {digest}"
-    if known_digest == digest:
-        if known_genes == genes:
-            return
-        what = f"genotype {known_genes}", f"genotype {genes}"
-    raise LedgerMismatch(
-        f"{path}: candidate {number}: expected the recorded {what[0]}, got {what[1]}: the space, "
-        "the seed or a version changed since this run began; continue with the old ones, or "
-        "start in a new run directory"
-    )
+    then, now = (dict(zip(COLUMNS["candidates"], entry, strict=True)) for entry in (stored, row))
+    for column, word in (("digest", "recipe"), ("genotype", "genotype")):
+        if then[column] != now[column]:
+            raise LedgerMismatch(
+                f"{path}: candidate {then['id']}: expected the recorded {word} {then[column]}, got "
+                f"{word} {now[column]}: the space, the seed or a version changed since this run "
+                "began; continue with the old ones, or start in a new run directory"
+            )

@@ -1,130 +1,213 @@
-"""How the ledger uses SQLite: pragmas, sealed rows, and what its errors mean to a person."""
+"""How the ledger uses SQLite: pragmas, creation, rows that are sealed and checked."""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, final
 from urllib.parse import quote
 
-from evomerge.errors import Interrupted, InvalidInput
-from evomerge.run.records import COLUMNS, FORMAT, SCHEMA, Row, as_json, checksum, intact
+from evomerge.errors import InvalidInput
+from evomerge.run.ledger_errors import DAMAGED, ELSEWHERE, explained
+from evomerge.run.ledger_schema import (
+    COLUMNS,
+    FORMAT,
+    SCHEMA,
+    Row,
+    checksum,
+    damaged,
+    row_name,
+)
+from evomerge.run.records import as_json, check_results
 
 _BUSY_SECONDS = 60.0
 _CHECKPOINT_PAGES = 4096
-_ELSEWHERE = "restore it from a copy or start in a new run directory"
-_PERMISSIONS = "check the permissions of the file and of its folder"
-_DAMAGED = f"the file is damaged: {_ELSEWHERE}"
-_PAUSING = {
-    sqlite3.SQLITE_FULL: "the disk is full: free some space",
-    sqlite3.SQLITE_IOERR: "the disk reported an error: check it",
-    sqlite3.SQLITE_BUSY: "another program keeps the file locked: close it",
-}
-_UNUSABLE = {
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: f"not a ledger: {_ELSEWHERE}",
-    sqlite3.SQLITE_CANTOPEN: f"it cannot be opened: {_PERMISSIONS}",
-    sqlite3.SQLITE_PERM: f"it cannot be opened: {_PERMISSIONS}",
-    sqlite3.SQLITE_READONLY: f"it cannot be written: {_PERMISSIONS}",
-}
+IDENTITY = "identity"
+"""The fact that tells one ledger from another; its own row is sealed without it."""
+LASTING = -1
+"""`after` of facts that no rewind undoes."""
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Say in a person's words what went wrong with the file; bugs pass through unchanged.
+@final
+class LedgerFile:
+    """One connection to a ledger (stateful); every row that leaves it has been checked.
 
-    Raises:
-        Interrupted: it is not the ledger's fault, and running again continues.
-        InvalidInput: the file is damaged, or cannot be used.
+    Its methods raise InvalidInput for a damaged file or row, and Interrupted for a full disk.
     """
-    try:
-        yield
-    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message
-        raise InvalidInput(f"{path}: {_DAMAGED}") from error
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
-        if code in _PAUSING:
-            raise Interrupted(
-                f"{path}: {_PAUSING[code]} and run the same command again; "
-                "everything recorded so far is safe"
-            ) from error
-        if code in _UNUSABLE:
-            raise InvalidInput(f"{path}: {_UNUSABLE[code]} ({error})") from error
-        raise
 
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Take over an open connection to a file that may not have tables yet."""
+        self.connection = connection
+        self.path = path
+        self.identity = ""
 
-def connect_writer(path: Path) -> sqlite3.Connection:
-    """Open the file for writing, creating its tables if there are none, and check all of it."""
-    if os.path.lexists(path) and not path.is_file():  # SQLite would wait for ever for a pipe
-        raise InvalidInput(f"{path}: not a ledger, and not a file: {_ELSEWHERE}")
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-    try:
-        connection.text_factory = _text
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        # Someone who copies a live directory gets a consistent copy unless a checkpoint falls
-        # between two of its files, so checkpoints are rare.
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        if not _schema(connection):
-            _create(connection, path)
-        _check_format(connection, path)
-        _check_all(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    @classmethod
+    def writing(cls, path: Path) -> Self:
+        """Open for writing, creating the tables if there are none, and check every row."""
+        with explained(path):
+            if os.path.lexists(path) and not path.is_file():  # a pipe would be waited for
+                raise InvalidInput(f"{path}: not a ledger, and not a file: {ELSEWHERE}")
+            connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+            file = cls(connection, path)
+            try:
+                connection.text_factory = _text
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                # Someone who copies a live directory gets a consistent copy unless a checkpoint
+                # falls between two of its files, so checkpoints are rare.
+                connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+                if not _schema(connection):
+                    file._create()
+                file._check_format()
+                file._check_all()
+            except BaseException:
+                connection.close()
+                raise
+        return file
 
+    @classmethod
+    def reading(cls, path: Path) -> Self:
+        """Open read-only and hold on to what the file says now."""
+        with explained(path):
+            try:
+                connection = _snapshot(path, "mode=ro")
+            except sqlite3.OperationalError:
+                # SQLite puts its shared index beside the file. Where the folder cannot be written,
+                # a ledger without a write-ahead log can still be read: nobody can be writing to it.
+                log = path.with_name(f"{path.name}-wal")
+                if os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
+                    raise
+                connection = _snapshot(path, "mode=ro&immutable=1")
+            file = cls(connection, path)
+            try:
+                file._check_format()
+            except BaseException:
+                connection.close()
+                raise
+        return file
 
-def connect_reader(path: Path) -> sqlite3.Connection:
-    """Open the file read-only and hold on to what it says now."""
-    try:
-        connection = _snapshot(path, "mode=ro")
-    except sqlite3.OperationalError:
-        # SQLite puts its shared index beside the file. Where the folder cannot be written, a
-        # ledger without a write-ahead log can still be read: nobody can be writing to it either.
-        log = path.with_name(f"{path.name}-wal")
-        if os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
-            raise
-        connection = _snapshot(path, "mode=ro&immutable=1")
-    try:
-        _check_format(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    def rows(self, table: str, clause: str = "", values: Sequence[object] = ()) -> Iterator[Row]:
+        """The values of the chosen rows in the order of COLUMNS, read as they are asked for."""
+        return (row for row, _ in self.rows_and("NULL", table, clause, values))
 
+    def rows_and(
+        self, also: str, table: str, clause: str = "", values: Sequence[object] = ()
+    ) -> Iterator[tuple[Row, Any]]:
+        """The same, each with one more column that the checksum does not cover."""
+        columns = ", ".join((*COLUMNS[table], "checksum", also))
+        with explained(self.path):
+            query = f"SELECT {columns} FROM {table} {clause}"
+            for *values_, found, extra in self.connection.execute(query, values):
+                row = tuple(values_)
+                if found != self._seal(table, row):
+                    raise damaged(str(self.path), row_name(table, row))
+                yield row, extra
 
-def select(
-    connection: sqlite3.Connection, table: str, clause: str, values: Sequence[object]
-) -> list[Row]:
-    """Rows as stored: the columns of `table` in the order of COLUMNS, then the checksum."""
-    columns = ", ".join((*COLUMNS[table], "checksum"))
-    return connection.execute(f"SELECT {columns} FROM {table} {clause}", values).fetchall()
+    def insert(self, table: str, row: Row, *, clause: str = "", results: str | None = None) -> bool:
+        """Add a row and its checksum; returns whether it was added, after it reached the disk.
 
+        `results` are the per-item results of an evaluation.
+        """
+        names, values = (*COLUMNS[table], "checksum"), (*row, self._seal(table, row))
+        if table == "evaluations":
+            names, values = (*names, "results"), (*values, results)
+        marks = ", ".join("?" * len(values))
+        statement = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) {clause}"
+        with explained(self.path):
+            return self.connection.execute(statement, values).rowcount == 1
 
-def insert(connection: sqlite3.Connection, table: str, row: Row, clause: str = "") -> bool:
-    """Add a row and its checksum; returns whether it was added, after it has reached the disk."""
-    columns = ", ".join((*COLUMNS[table], "checksum"))
-    marks = ", ".join("?" * (len(row) + 1))
-    statement = f"INSERT INTO {table} ({columns}) VALUES ({marks}) {clause}"
-    return connection.execute(statement, (*row, checksum(table, row))).rowcount == 1
+    def meta(self, key: str) -> Any:
+        """The value of one key of `meta`, or None."""
+        found = list(self.rows("meta", "WHERE key = ?", (key,)))
+        return json.loads(found[0][1]) if found else None
 
+    def set_meta(self, key: str, value: object, after: int) -> None:
+        """Set the value of one key of `meta`."""
+        columns = ("value", "after", "checksum")
+        update = ", ".join(f"{column} = excluded.{column}" for column in columns)
+        clause = f"ON CONFLICT (key) DO UPDATE SET {update}"
+        self.insert("meta", (key, as_json(value), after), clause=clause)
 
-def read_meta(connection: sqlite3.Connection, key: str, path: Path) -> Any:
-    """The value of one key of `meta`, or None."""
-    stored = select(connection, "meta", "WHERE key = ?", (key,))
-    return json.loads(intact("meta", stored[0], str(path))[1]) if stored else None
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside reaches the disk together, or none of it."""
+        with explained(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:  # a full disk rolls back by itself
+                    self.connection.execute("ROLLBACK")
+                raise
 
+    def _seal(self, table: str, row: Row) -> str:
+        own = table == "meta" and row[0] == IDENTITY
+        return checksum(table, row, "" if own else self.identity)
 
-def write_meta(connection: sqlite3.Connection, key: str, value: object) -> None:
-    """Set the value of one key of `meta`."""
-    update = "DO UPDATE SET value = excluded.value, checksum = excluded.checksum"
-    insert(connection, "meta", (key, as_json(value)), f"ON CONFLICT (key) {update}")
+    def _create(self) -> None:
+        with self.transaction():
+            for statement in SCHEMA:
+                self.connection.execute(statement)
+            identity = secrets.token_hex(8)
+            self.set_meta(IDENTITY, identity, LASTING)
+            self.identity = identity
+            self.set_meta("format", FORMAT, LASTING)
+        # the tables must be in the file itself: a lost write-ahead log then shows
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # a power cut must not take the new files' names
+        finally:
+            os.close(folder)
+
+    def _check_format(self) -> None:
+        try:
+            self.identity = str(self.meta(IDENTITY) or "")
+            found = self.meta("format")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise
+            # there is no such table or column
+            raise self._foreign() from error
+        if found != FORMAT:
+            raise InvalidInput(
+                f"{self.path}: expected ledger format {FORMAT}, got {found}: use the evomerge "
+                "version that wrote it, or start in a new run directory"
+            )
+        if _schema(self.connection) != frozenset(SCHEMA):
+            raise InvalidInput(
+                f"{self.path}: {DAMAGED} (its tables are not those of format {FORMAT})"
+            )
+
+    def _foreign(self) -> InvalidInput:
+        """The error about a file without the tables of this format."""
+        if any(
+            statement.startswith("CREATE TABLE evaluations")
+            for statement in _schema(self.connection)
+        ):
+            return InvalidInput(
+                f"{self.path}: expected ledger format {FORMAT}, got another: use the evomerge "
+                "version that wrote it, or start in a new run directory"
+            )
+        return InvalidInput(f"{self.path}: no evomerge ledger in this file: {ELSEWHERE}")
+
+    def _check_all(self) -> None:
+        """Every page and every row: a search must not build on a damaged record."""
+        for table in COLUMNS:
+            also = "results" if table == "evaluations" else "NULL"
+            for row, results in self.rows_and(also, table):
+                if table == "evaluations":
+                    check_results(row, results, str(self.path))
+        found = self.connection.execute("PRAGMA integrity_check").fetchone()[0]
+        if found != "ok":
+            raise InvalidInput(f"{self.path}: {DAMAGED} ({found})")
 
 
 def _snapshot(path: Path, options: str) -> sqlite3.Connection:
@@ -148,43 +231,3 @@ def _text(cell: bytes) -> str:
 def _schema(connection: sqlite3.Connection) -> frozenset[str]:
     query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
     return frozenset(statement for (statement,) in connection.execute(query))
-
-
-def _create(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in SCHEMA:
-        connection.execute(statement)
-    write_meta(connection, "format", FORMAT)
-    connection.execute("COMMIT")
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # a power cut must not take the new files' names
-    finally:
-        os.close(folder)
-
-
-def _check_format(connection: sqlite3.Connection, path: Path) -> None:
-    try:
-        found = read_meta(connection, "format", path)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-            raise
-        # there is no such table or column
-        raise InvalidInput(f"{path}: no evomerge ledger in this file: {_ELSEWHERE}") from error
-    if found != FORMAT:
-        raise InvalidInput(
-            f"{path}: expected ledger format {FORMAT}, got {found}: use the evomerge version that "
-            "wrote it, or start in a new run directory"
-        )
-    if _schema(connection) != frozenset(SCHEMA):
-        raise InvalidInput(f"{path}: {_DAMAGED} (its tables are not those of format {FORMAT})")
-
-
-def _check_all(connection: sqlite3.Connection, path: Path) -> None:
-    """Every page and every row: a search must not build on a damaged record."""
-    for table in COLUMNS:
-        for stored in select(connection, table, "", ()):
-            intact(table, stored, str(path))
-    found = connection.execute("PRAGMA integrity_check").fetchone()[0]
-    if found != "ok":
-        raise InvalidInput(f"{path}: {_DAMAGED} ({found})")

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 from evomerge.candidate import Genotype, ItemSelection
 from evomerge.recipe import Recipe
 from evomerge.run.baselines import Baseline
+from evomerge.run.core import Schedule
 from evomerge.score import Objective
 from evomerge.search.strategy import Strategy
 
@@ -84,7 +85,7 @@ class StagePlan:
         strategy: makes the strategy, given the genotype to start from.
         starting_points: the genotypes nearest to baselines, best baseline first.
         population: candidates per generation.
-        lookahead: how far proposals may run ahead of their generation.
+        schedule: how far proposals may run ahead, and in which order results are told.
         minibatch: fresh items per task and generation.
         share: of the budget, against the other stages.
     """
@@ -96,7 +97,7 @@ class StagePlan:
     strategy: Callable[[Genotype], Strategy]
     starting_points: Callable[[Sequence[Baseline]], tuple[Genotype, ...]]
     population: int
-    lookahead: int
+    schedule: Schedule
     minibatch: int
     share: float
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, final
 
-from evomerge.candidate import Assignment, Failed, Lost, Outcome, Scored
+from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost, Outcome, Scored
 
 MAX_ATTEMPTS = 3
+MEMORY_ATTEMPTS = 2
+"""How many workers, each with all its memory, a candidate that does not fit is tried on."""
+Deadline = Callable[[Assignment], float]
+"""Seconds after which the worker that begins an assignment now is taken for hung."""
 
 
 class EvaluatingWorker(Protocol):
@@ -46,6 +51,7 @@ class WorkerPool(Protocol):
 
     Each assignment is answered exactly once. The pool replaces workers that die or miss the
     deadline and answers Lost for what they were doing; it never tries an assignment again itself.
+    A worker that ran out of memory is replaced, too: the next one starts with all of it.
     Workers start when the pool is made and get ready in their own time.
     """
 
@@ -105,7 +111,8 @@ class Dispatcher:
     """Feeds a pool and tries lost work again, first in line, up to `max_attempts` (stateful).
 
     First in line, because a whole generation may wait for it. An assignment that loses every
-    worker it gets is then Failed: it must not take the run down with it.
+    worker it gets is then Failed: it must not take the run down with it. One that does not fit in
+    memory gets a second worker before that is the candidate's own failure.
     """
 
     def __init__(self, pool: WorkerPool, *, max_attempts: int = MAX_ATTEMPTS) -> None:
@@ -163,5 +170,12 @@ class Dispatcher:
                 self._queue.appendleft(assignment)
                 return None
             outcome = Failed("worker lost", f"{attempts} times; the last: {outcome.message}")
+        elif _out_of_memory(outcome) and attempts < MEMORY_ATTEMPTS and not self._stopping:
+            self._queue.appendleft(assignment)
+            return None
         del self._attempts[assignment.key]
         return Concluded(assignment, outcome, attempts, answer.worker)
+
+
+def _out_of_memory(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failed) and outcome.kind == OUT_OF_MEMORY

@@ -1,8 +1,7 @@
-"""The rows of the ledger: their schema, how values become rows and back, which are damaged."""
+"""The rows of the ledger as values: candidates, evaluations, events, and how they are written."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,61 +12,20 @@ from evomerge.errors import InvalidInput
 from evomerge.mergekit_reader import from_mapping
 from evomerge.mergekit_yaml import to_mapping
 from evomerge.recipe import Recipe
-from evomerge.score import ItemOutcome, TaskOutcomes
-
-FORMAT = 1
-"""Version of the schema and of the JSON inside it."""
-
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "meta": ("key", "value"),
-    "candidates": ("id", "generation", "origin", "digest", "recipe", "genotype"),
-    "evaluations": (
-        "candidate",
-        "stage",
-        "status",
-        "results",
-        "kind",
-        "message",
-        "build_seconds",
-        "score_seconds",
-        "items",
-        "attempts",
-        "worker",
-        "finished",
-    ),
-    "events": ("kind", "payload", "time"),
-}
-"""The columns that a row's checksum covers, by table; every table also has `checksum`."""
-
-SCHEMA = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL)",
-    """CREATE TABLE candidates (
-        id INTEGER PRIMARY KEY, generation INTEGER NOT NULL, origin TEXT NOT NULL,
-        digest TEXT NOT NULL, recipe TEXT NOT NULL, genotype TEXT, checksum TEXT NOT NULL)""",
-    """CREATE TABLE evaluations (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        candidate INTEGER NOT NULL REFERENCES candidates (id), stage TEXT NOT NULL,
-        status TEXT NOT NULL CHECK (status IN ('scored', 'failed')),
-        results TEXT, kind TEXT, message TEXT, build_seconds REAL, score_seconds REAL,
-        items INTEGER NOT NULL, attempts INTEGER NOT NULL, worker TEXT NOT NULL,
-        finished REAL NOT NULL, checksum TEXT NOT NULL, UNIQUE (candidate, stage))""",
-    """CREATE TABLE events (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, payload TEXT NOT NULL,
-        time REAL NOT NULL, checksum TEXT NOT NULL)""",
-)
-
-Row = tuple[Any, ...]
-"""Values in the order of COLUMNS; as stored, the checksum follows them."""
+from evomerge.run.ledger_schema import COLUMNS, Row, damaged, row_name, text_checksum
+from evomerge.score import COST_TASK, ItemOutcome, TaskOutcomes, TaskTotals, totals
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """One counted evaluation: its outcome, and how it came about.
 
-    `items` is the number of items that were scored (0 for a failed one), `attempts` how often the
-    evaluation was started, `finished` seconds since the epoch.
+    `seq` orders evaluations as they were counted, `items` is the number of items that were scored
+    (0 for a failed one), `attempts` how often the evaluation was started, `finished` seconds since
+    the epoch.
     """
 
+    seq: int
     candidate: int
     stage: str
     outcome: Outcome
@@ -83,6 +41,24 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """One counted evaluation without its items: what thousands of them can be read as.
+
+    `totals` is None and `failure` is known when the evaluation failed; other fields are those of
+    Evaluation and Scored.
+    """
+
+    seq: int
+    candidate: int
+    stage: str
+    totals: tuple[TaskTotals, ...] | None
+    failure: Failed | None
+    build_seconds: float
+    score_seconds: float
+    items: int
+
+
+@dataclass(frozen=True)
 class Event:
     """Something worth remembering that is not an evaluation; `time` is seconds since the epoch."""
 
@@ -92,51 +68,31 @@ class Event:
     time: float
 
 
-def checksum(table: str, row: Row) -> str:
-    """The first 16 hex digits of a hash over the table's name and the row's values."""
-    # repr: a damaged cell can come back as bytes, which must differ, not raise
-    text = json.dumps([table, *row], separators=(",", ":"), default=repr)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def intact(table: str, stored: Row, where: str) -> Row:
-    """The values of a stored row without their checksum.
-
-    Raises:
-        InvalidInput: the row does not match its checksum; the message names it.
-    """
-    row = stored[:-1]
-    if stored[-1] == checksum(table, row):
-        return row
-    raise InvalidInput(
-        f"{where}: the {table} row {_name(table, row)} is damaged: its checksum does not match; "
-        f"restore the file from a copy{_remedy(table, row)}, or start in a new run directory"
-    )
-
-
 def as_json(value: object) -> str:
     """Canonical JSON; floats are exact because Python writes the shortest text that reads back."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def genotype_json(genotype: Genotype | None) -> str | None:
-    """A genotype as a JSON list of exact floats."""
-    return None if genotype is None else as_json([float(gene) for gene in genotype])
-
-
-def candidate_row(candidate: Candidate) -> Row:
+def candidate_row(candidate: Candidate, after: int) -> Row:
     """A candidate as a row of `candidates`."""
     mapping = to_mapping(candidate.recipe)
     digest = candidate.recipe.digest
     assert from_mapping(mapping, "recipe").digest == digest, "a recipe must survive its file format"
+    genes = candidate.genotype
     return (
         candidate.id,
         candidate.generation,
-        _printable(candidate.origin),
+        printable(candidate.origin),
         digest,
         as_json(mapping),
-        genotype_json(candidate.genotype),
+        None if genes is None else genotype_json(genes),
+        after,
     )
+
+
+def genotype_json(genotype: Genotype) -> str:
+    """A genotype as a JSON list of exact floats."""
+    return as_json([float(gene) for gene in genotype])
 
 
 def candidate_of(row: Row, where: str) -> Candidate:
@@ -145,7 +101,7 @@ def candidate_of(row: Row, where: str) -> Candidate:
     Raises:
         InvalidInput: the recipe means something else to this version than when it was recorded.
     """
-    number, generation, origin, digest, recipe_json, genes = row
+    number, generation, origin, digest, recipe_json, genes, _ = row
     recipe: Recipe = from_mapping(json.loads(recipe_json), f"{where}: candidate {number}")
     if recipe.digest != digest:
         raise InvalidInput(
@@ -156,35 +112,78 @@ def candidate_of(row: Row, where: str) -> Candidate:
     return Candidate(number, generation, origin, recipe, genotype)
 
 
-def evaluation_row(evaluation: Evaluation) -> Row:
-    """An evaluation as a row of `evaluations`."""
-    outcome = evaluation.outcome
+def evaluation_row(evaluation: Evaluation) -> tuple[Row, str | None]:
+    """An evaluation as a row of `evaluations`, and its per-item results as text."""
+    outcome, results, remarks = evaluation.outcome, None, "[]"
     if isinstance(outcome, Scored):
-        told: Row = (
-            "scored",
-            as_json([_task_json(result) for result in outcome.results]),
-            None,
-            None,
-            float(outcome.build_seconds),
-            float(outcome.score_seconds),
-        )
+        results = as_json([_task_json(result) for result in outcome.results])
+        remarks = as_json([printable(remark) for remark in outcome.remarks])
+        sums = [[t.task, t.value, t.weight, t.items] for t in totals(outcome.results)]
+        seconds = (float(outcome.build_seconds), float(outcome.score_seconds))
+        told: Row = ("scored", as_json(sums), None, None, *seconds)
     else:
-        told = ("failed", None, _printable(outcome.kind), _printable(outcome.message), None, None)
-    how: Row = (evaluation.items, evaluation.attempts, _printable(evaluation.worker))
-    return (evaluation.candidate, evaluation.stage, *told, *how, float(evaluation.finished))
+        told = ("failed", None, printable(outcome.kind), printable(outcome.message), None, None)
+    who: Row = (evaluation.seq, evaluation.candidate, evaluation.stage)
+    how: Row = (evaluation.items, remarks, evaluation.attempts, printable(evaluation.worker))
+    seal = None if results is None else text_checksum(results)
+    return (*who, *told, *how, float(evaluation.finished), seal), results
 
 
-def evaluation_of(row: Row) -> Evaluation:
-    """The evaluation of an intact row."""
-    candidate, stage, status, results, kind, message, build, score, *how = row
-    items, attempts, worker, finished = how
+def evaluation_of(row: Row, results: str | None, where: str) -> Evaluation:
+    """The evaluation of an intact row and its results.
+
+    Raises:
+        InvalidInput: the results do not match their checksum.
+    """
+    named = dict(zip(COLUMNS["evaluations"], row, strict=True))
     outcome: Outcome
-    if status == "scored":
+    if named["status"] == "scored":
+        check_results(row, results, where)
+        assert results is not None, "checked"
         tasks = tuple(_task_of(entry) for entry in json.loads(results))
-        outcome = Scored(tasks, build, score)
+        remarks = tuple(json.loads(named["remarks"]))
+        outcome = Scored(tasks, named["build_seconds"], named["score_seconds"], remarks)
     else:
-        outcome = Failed(kind, message)
-    return Evaluation(candidate, stage, outcome, attempts, worker, finished, items)
+        outcome = Failed(named["kind"], named["message"])
+    return Evaluation(
+        named["seq"],
+        named["candidate"],
+        named["stage"],
+        outcome,
+        named["attempts"],
+        named["worker"],
+        named["finished"],
+        named["items"],
+    )
+
+
+def check_results(row: Row, results: object, where: str) -> None:
+    """Raises InvalidInput unless the results of an intact row match their checksum."""
+    seal = row[-1]
+    intact = results is None if seal is None else isinstance(results, str)
+    if not intact or (isinstance(results, str) and text_checksum(results) != seal):
+        raise damaged(where, row_name("evaluations", row))
+
+
+def tally_of(row: Row) -> Tally:
+    """The tally of an intact row of `evaluations`."""
+    seq, candidate, stage, status, sums, kind, message, build, score, items, *_ = row
+    if status == "failed":
+        return Tally(seq, candidate, stage, None, Failed(kind, message), 0.0, 0.0, items)
+    tasks = tuple(TaskTotals(*entry) for entry in json.loads(sums))
+    return Tally(seq, candidate, stage, tasks, None, build, score, items)
+
+
+def items_scored(outcome: Outcome) -> int:
+    """How many questions were asked."""
+    if not isinstance(outcome, Scored):
+        return 0
+    return sum(len(result.outcomes) for result in outcome.results if result.task != COST_TASK)
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can hold: a message may quote a file name with undecodable bytes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _task_json(result: TaskOutcomes) -> dict[str, Any]:
@@ -199,25 +198,3 @@ def _task_json(result: TaskOutcomes) -> dict[str, Any]:
 def _task_of(entry: Mapping[str, Any]) -> TaskOutcomes:
     columns = zip(entry["items"], entry["values"], entry["weights"], strict=True)
     return TaskOutcomes(entry["task"], tuple(ItemOutcome(*column) for column in columns))
-
-
-def _printable(text: str) -> str:
-    """Text that UTF-8 can hold: a message may quote a file name with undecodable bytes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _name(table: str, row: Row) -> str:
-    values = dict(zip(COLUMNS[table], row, strict=True))
-    if table == "evaluations":
-        return f"(candidate {values['candidate']}, stage {values['stage']!r})"
-    if table == "events":
-        return f"(kind {values['kind']!r}, time {values['time']})"
-    return repr(row[0])
-
-
-def _remedy(table: str, row: Row) -> str:
-    """How to lose only what is damaged: an evaluation without its row is simply done again."""
-    if table != "evaluations":
-        return ""
-    sql = f"DELETE FROM evaluations WHERE candidate = {row[0]} AND stage = '{row[1]}'"
-    return f', or have it evaluated again after: sqlite3 ledger.sqlite "{sql}"'

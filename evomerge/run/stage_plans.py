@@ -9,6 +9,8 @@ from evomerge.candidate import Genotype
 from evomerge.errors import InvalidInput
 from evomerge.run.baselines import Baseline, baselines, starting_points
 from evomerge.run.config import SpaceFile, StrategyConfig
+from evomerge.run.core import ARRIVAL, ORDERED, Schedule
+from evomerge.run.directory import StoredStage
 from evomerge.run.plan import StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stack_stage import stack_baselines
@@ -25,14 +27,17 @@ _GA_POPULATION = 16
 _FEWEST = 4
 
 
-def stage_plan(file: SpaceFile, stage: Stage, population: int | None, workers: int) -> StagePlan:
+def stage_plan(
+    file: SpaceFile, stage: Stage, stored: StoredStage | None, workers: int
+) -> StagePlan:
     """The plan of one stage.
 
     Args:
         file: the space file.
         stage: one of its searches, checked.
-        population: that of the run to continue; None for a new run.
-        workers: how many there are; a new run has no smaller population.
+        stored: what the run to continue was created with; None for a new run.
+        workers: how many there are; a new run has no smaller population, and its schedule keeps
+            them busy.
 
     Raises:
         InvalidInput: the algorithm cannot search this space.
@@ -40,7 +45,8 @@ def stage_plan(file: SpaceFile, stage: Stage, population: int | None, workers: i
     config, space = file.strategy_of(stage.config), stage.space
     algorithm = config.algorithm or _usual(space)
     usual = default_population(space.dimension) if algorithm == "cma_es" else _GA_POPULATION
-    size = config.population or population or max(usual, workers, _FEWEST)
+    given = stored.population if stored else max(usual, workers, _FEWEST)
+    size = config.population or given
     seed = derive(file.seed, stage.config.name) if stage.config.name else file.seed
     if isinstance(space, SearchSpace):
         fixed = baselines(space)
@@ -65,7 +71,7 @@ def stage_plan(file: SpaceFile, stage: Stage, population: int | None, workers: i
         strategy=_strategy(algorithm, space, config, seed, size),
         starting_points=points,
         population=size,
-        lookahead=size // 2 if config.lookahead is None else config.lookahead,
+        schedule=_schedule(config, stored, size, workers),
         minibatch=config.minibatch,
         share=stage.config.share,
     )
@@ -81,11 +87,25 @@ def resolved_stage(stage: Stage, plan: StagePlan) -> dict[str, Any]:
         "method": f"{method} and others" if varying else method,
         "algorithm": plan.algorithm,
         "population": plan.population,
-        "lookahead": plan.lookahead,
+        "schedule": plan.schedule.name,
+        "ahead": plan.schedule.ahead,
         "minibatch": plan.minibatch,
         "dimensions": space.dimension,
         "baselines": [{"label": b.label, "kind": b.kind} for b in plan.baselines],
     }
+
+
+def _schedule(
+    config: StrategyConfig, stored: StoredStage | None, population: int, workers: int
+) -> Schedule:
+    """Ordered while half a generation ahead keeps the workers busy; else by arrival.
+
+    By arrival, one candidate more than workers is under way, so that nobody waits for the driver.
+    """
+    usual = stored.schedule if stored else ORDERED if workers <= population // 2 else ARRIVAL
+    ordered = (config.schedule or usual) == ORDERED
+    ahead = stored.ahead if stored else population // 2 if ordered else workers
+    return Schedule(ordered, ahead if config.ahead is None else config.ahead)
 
 
 def _usual(space: SearchSpace | StackSpace) -> str:

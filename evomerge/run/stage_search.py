@@ -7,9 +7,9 @@ for the same evaluations in the same order, and those on record are answered wit
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from evomerge.candidate import Candidate, Genotype, ItemSelection
+from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection, Scored
 from evomerge.errors import TooManyFailures
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import Recipe
@@ -120,8 +120,8 @@ class StageSearch:
         return Warned(text)
 
     def _score(self, candidates: Sequence[Candidate], stage: str, items: ItemSelection) -> Steps:
-        for evaluated, outcome in self._evaluations.each(candidates, stage, items):
-            self._archive.add(evaluated.candidate, stage, outcome, evaluated.fitness)
+        for evaluated, _ in self._evaluations.each(candidates, stage, items):
+            self._archive.add(evaluated.candidate, stage, evaluated.fitness)
             yield evaluated
         self._evaluations.save_clock()
 
@@ -160,7 +160,7 @@ class StageSearch:
         first = self._counter.candidate
         limit = max(0, self._candidate_limit())
         closed = self._ledger.meta(self._key("search closed at"))
-        core = Core(strategy, lookahead=stage.lookahead, limit=limit)
+        core = Core(strategy, stage.schedule, limit=limit)
         if closed is not None:
             core.close(int(closed))
         yield self._phase("search", limit)
@@ -170,16 +170,13 @@ class StageSearch:
                 generation = self._first_generation + proposal.generation
                 candidate = self._candidate(stage.algorithm, generation, proposal.genotype)
                 self._counter.generation = generation + 1
-                self._evaluations.submit(candidate, "search", self._minibatch(generation))
+                self._evaluations.submit(candidate, SEARCH, self._minibatch(generation))
             if not core.unfinished:
                 return strategy.estimates
-            for evaluated, outcome in self._evaluations.answers():
-                self._archive.add(evaluated.candidate, "search", outcome, evaluated.fitness)
+            for evaluated, _ in self._evaluations.answers():
+                self._archive.add(evaluated.candidate, SEARCH, evaluated.fitness)
                 yield evaluated
                 for told in core.result(evaluated.candidate.id - first, evaluated.fitness):
-                    self._archive.generation(
-                        replace(told, generation=self._first_generation + told.generation)
-                    )
                     self._evaluations.save_clock()
                     yield from _generation_done(
                         self._first_generation + told.generation, told.fitness, evaluated
@@ -215,7 +212,7 @@ class StageSearch:
     def _final(self, estimates: Sequence[Genotype]) -> Generator[Progress, None, StageResult]:
         """Successive halving of the finalists over the selection items, all compared in pairs."""
         origin = ESTIMATE_ORIGINS.get(self._stage.algorithm, "elite")
-        generation = self._archive.last_generation
+        generation = self._counter.generation - 1
         late = [self._candidate(origin, generation, genotype) for genotype in estimates]
         field = [*self._archive.finalists(frozenset(self._baseline_ids)), *late]
         finalists = {c.id: c for c in _distinct(field)}
@@ -226,15 +223,14 @@ class StageSearch:
         alive = tuple(finalists)
         yield self._phase("final", len(alive))
         for number, part in enumerate(parts, start=1):
-            stage = f"final {number}"
-            yield from self._score([finalists[c] for c in alive], stage, part)
-            scored = self._archive.results(stage)
+            scored = yield from self._rung(number, [finalists[c] for c in alive], part)
             results = {c: joined(results.get(c), scored[c]) for c in alive if c in scored}
             fitness = {c: self._run.objective.fitness(found) for c, found in results.items()}
             reached |= {c: (number, value) for c, value in fitness.items()}
             last = number == len(parts)
             alive = tuple(results) if last else survivors(self._run.objective, results, baselines)
         if not baselines & set(results):
+            self._evaluations.begin_again_at((c, "final 1") for c in baselines)
             raise TooManyFailures(
                 "no baseline could be scored in the final; see the failures above"
             )
@@ -243,6 +239,18 @@ class StageSearch:
         ranking = sorted(reached, key=lambda c: (-reached[c][0], -reached[c][1], c))
         ranking.sort(key=lambda c: c != decision.winner)
         return StageResult(decision, tuple(finalists[c] for c in ranking))
+
+    def _rung(
+        self, number: int, alive: Sequence[Candidate], items: ItemSelection
+    ) -> Generator[Progress, None, dict[int, Results]]:
+        """The outcomes of those that could be scored."""
+        scored: dict[int, Results] = {}
+        for evaluated, outcome in self._evaluations.each(alive, f"final {number}", items):
+            if isinstance(outcome, Scored):
+                scored[evaluated.candidate.id] = outcome.results
+            yield evaluated
+        self._evaluations.save_clock()
+        return scored
 
     def _affordable(
         self, parts: tuple[ItemSelection, ...], finalists: int

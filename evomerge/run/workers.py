@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, final
+from typing import Protocol, TypeVar, final
 
 import torch
 
-from evomerge.candidate import Assignment, Failed, Scored
+from evomerge.candidate import OUT_OF_MEMORY, SEARCH, Assignment, Failed, Scored
 from evomerge.consent import NOTHING, Consent
-from evomerge.errors import BuildFailed, EvomergeError
-from evomerge.evaluate.evaluator import EvaluatorSpec
+from evomerge.errors import BuildFailed, EvomergeError, PreflightFailed
+from evomerge.evaluate.evaluator import Evaluator, EvaluatorSpec
 from evomerge.recipe import STACK, Recipe
 from evomerge.run.benches import Bench, MergeBench, Probe, StackBench
+from evomerge.weights.canary import StaleWeights
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.pool import ParentPool
 from evomerge.weights.saved import best_device
 
-SEARCH = "search"
-"""The stage in which candidates are screened before they are scored."""
 _FRAMES_SHOWN = 4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class WorkerSpec:
     """Everything a worker needs to know, small enough to send anywhere; calling it makes one.
 
     Attributes:
-        models: every model that recipes may refer to.
+        models: every model that recipes may refer to, with a digest of its contents.
         root: the folder to which their relative paths refer.
         donor: a recipe of the first search space; all its merges give tensors of the same shapes.
         evaluator: what to score, and how.
@@ -42,7 +44,7 @@ class WorkerSpec:
         consent: which code and pickle files of the models may be used.
     """
 
-    models: tuple[str, ...]
+    models: tuple[tuple[str, str], ...]
     root: str
     donor: Recipe
     evaluator: EvaluatorSpec
@@ -56,14 +58,28 @@ class WorkerSpec:
         """Open the parents, build the resident model, and load the tasks and their prompts.
 
         Raises:
-            InvalidInput, PreflightFailed: parents, tasks and donor do not fit on this machine.
+            InvalidInput, PreflightFailed: parents, tasks and donor do not fit on this machine, or
+                its copy of a parent is not the driver's.
         """
         torch.set_num_threads(self.threads)
-        benches = Benches(
-            self, ParentPool.open(self.models, Path(self.root), self.consent), best_device()
-        )
+        models = tuple(model for model, _ in self.models)
+        pool = ParentPool.open(models, Path(self.root), self.consent)
+        self._check_contents(pool)
+        benches = Benches(self, pool, best_device())
         benches.of(self.donor)
         return Worker(benches)
+
+    def _check_contents(self, pool: ParentPool) -> None:
+        """A damaged or older copy of a parent on one node would spoil scores without a trace."""
+        problems = [
+            f"{socket.gethostname()}: {pool.directory(model)}: not the same files as where the "
+            f"search was started (digest {pool.contents(model)}, expected {expected}): copy the "
+            "model to this machine again"
+            for model, expected in self.models
+            if pool.contents(model) != expected
+        ]
+        if problems:
+            raise PreflightFailed(problems)
 
 
 class ChoosesBench(Protocol):
@@ -118,16 +134,18 @@ class Worker:
 
         Raises:
             RuntimeError: the GPU has reported an error after which this process can use it no
-                more. Every other exception is about the candidate and is returned as a Failed.
+                more, or the model does not take new weights. Every other exception is about the
+                candidate and is returned as a Failed.
         """
         try:
             return self._evaluate(assignment)
+        except StaleWeights:
+            raise
         except Exception as error:  # the one place where an exception becomes a value
             if "CUDA error" in str(error):
                 raise
             failed = _failure(error)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # after the frames that held the tensors are gone
+        _free_memory()  # after the frames that held the tensors are gone
         return failed
 
     def _evaluate(self, assignment: Assignment) -> Scored | Failed:
@@ -136,15 +154,38 @@ class Worker:
         began = time.perf_counter()
         bench.become(recipe)
         built = time.perf_counter()
-        rejected = bench.screen(recipe) if assignment.stage == SEARCH else None
-        if rejected is not None:
-            return rejected
-        results = bench.evaluator(recipe).evaluate(assignment.items)
+        evaluator = bench.evaluator(recipe)
+        if assignment.stage == SEARCH:
+            rejected = within_memory(lambda: bench.screen(recipe), evaluator)
+            if rejected is not None:
+                return rejected
+        results = within_memory(lambda: evaluator.evaluate(assignment.items), evaluator)
         scored = time.perf_counter()
         asked = {task: items for task, items in assignment.items.tasks if items}
         answered = {result.task: result.items() for result in results}
         assert answered == asked, "the evaluator answered other items than it was asked"
-        return Scored((*results, *bench.costs(recipe)), built - began, scored - built)
+        costs = bench.costs(recipe)
+        return Scored((*results, *costs), built - began, scored - built, evaluator.remarks)
+
+
+def within_memory(score: Callable[[], T], evaluator: Evaluator) -> T:
+    """What `score` returns, in as small a batch as the memory demands.
+
+    Raises:
+        Exception: whatever `score` raises; running out of memory with a batch of 1 included.
+    """
+    while True:
+        try:
+            return score()
+        except Exception as error:
+            if not _out_of_memory(error) or evaluator.halve_batch() is None:
+                raise
+        _free_memory()  # after the frames that held the tensors are gone
+
+
+def _free_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _failure(error: Exception) -> Failed:
@@ -155,7 +196,7 @@ def _failure(error: Exception) -> Failed:
         return Failed("error", _one_line(error))
     traceback.print_exception(error, file=sys.stderr)
     if _out_of_memory(error):
-        return Failed("out of memory", _one_line(error))
+        return Failed(OUT_OF_MEMORY, _one_line(error))
     name = type(error).__name__
     frames = reversed(traceback.extract_tb(error.__traceback__)[-_FRAMES_SHOWN:])
     places = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames)

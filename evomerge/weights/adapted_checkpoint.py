@@ -55,10 +55,20 @@ class AdaptedCheckpoint:
         """The base's tensors, and a head where the adapter unties it from the embedding."""
         return self._infos
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The tensors that are not the base's own."""
+        return tuple(name for name, c in self._changes.items() if c.low_rank or c.replacement)
+
     def fingerprint(self) -> str:
         """A digest of the base's files, as far as it has one, and of all of the adapter's."""
         text = f"{self._base.fingerprint()}+{self._adapter.digest}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def contents(self) -> str:
+        """A digest of every byte of the base's files and of the adapter's."""
+        text = f"{self._base.contents()}+{self._adapter.digest}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def get(self, name: str) -> Tensor:
         """The tensor called `name`, a view into a mapped file on the CPU: borrowed, read only.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 from safetensors import safe_open
 
 from evomerge.errors import InvalidInput
+from evomerge.weights.contents import contents
 from evomerge.weights.fingerprint import fingerprint
 from evomerge.weights.headers import MAX_TENSORS, TensorInfo, read_header
 from evomerge.weights.json_files import read_json
@@ -59,6 +60,10 @@ class StoredModel(TensorStore, Protocol):
 
     def fingerprint(self) -> str:
         """A digest of all files that decide what the model computes; 16 hex digits."""
+        ...
+
+    def contents(self) -> str:
+        """A digest of every byte of these files."""
         ...
 
 
@@ -115,6 +120,10 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """A digest of config.json and of samples of the weights; 16 hex digits."""
         return fingerprint(self.directory)
+
+    def contents(self) -> str:
+        """A digest of every byte of config, tokenizer and weights; 32 hex digits."""
+        return contents(self.directory)
 
     def get(self, name: str) -> Tensor:
         """The tensor called `name`, a view into the mapped file on the CPU: borrowed, read only.

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,17 @@ class TensorInfo:
     def is_mergeable(self) -> bool:
         """Whether arithmetic on the elements makes sense: not integers, not quantised floats."""
         return self.dtype in DTYPES
+
+
+def width(dtype: str) -> int:
+    """Bytes per element of a type by torch's name."""
+    return _SIZES[dtype]
+
+
+def width_of_all(dtypes: Collection[str]) -> int:
+    """Bytes per element of the narrowest float type that holds all of these."""
+    widest = max(width(dtype) for dtype in dtypes)
+    return max(widest, 4) if {"float16", "bfloat16"} <= set(dtypes) else widest
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:

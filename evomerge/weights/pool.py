@@ -123,6 +123,10 @@ class ParentPool:
         """A digest of a parent's files, with those of its adapter; 16 hex digits."""
         return self.parent(model).checkpoint.fingerprint()
 
+    def contents(self, model: str) -> str:
+        """A digest of every byte of a parent's files, with those of its adapter."""
+        return self.parent(model).checkpoint.contents()
+
     def layout(self, model: str) -> Layout:
         """The places of a parent's tensors."""
         return self.parent(model).layout

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from threading import get_ident
+from types import MappingProxyType
 from typing import final
 
 import torch
@@ -55,6 +56,11 @@ class ResidentModel:
         self.model = _build(materializer, donor_recipe, device)
         self._slots: dict[str, Tensor] = self.model.state_dict()
         self._staging: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The tensors that `become` writes, by the model's names."""
+        return MappingProxyType(self._slots)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -19,6 +19,7 @@ from evomerge.run.build import evaluator_spec
 from evomerge.run.config import read_objective
 from evomerge.run.ledger import LedgerReader
 from evomerge.run.workers import WorkerSpec
+from evomerge.weights.pool import ParentPool
 from tests.cli.conftest import Run
 from tests.cli.test_bad_input import check
 from tests.models import WORDS, llama, save_tokenizer
@@ -89,7 +90,8 @@ def test_a_parent_with_another_vocabulary_and_depth_is_scored_with_its_own_token
     items = ItemSelection(tuple((found.task, found.items()) for found in held.outcome.results))
     alone = Recipe("passthrough", (Source(str(other)),), dtype="float32")
     spec = evaluator_spec(read_objective(path), tmp_path)
-    worker = WorkerSpec((str(other),), str(tmp_path), alone, spec, threads=1, merges=1)()
+    parents = ((str(other), ParentPool.open((str(other),), tmp_path).contents(str(other))),)
+    worker = WorkerSpec(parents, str(tmp_path), alone, spec, threads=1, merges=1)()
     again = worker.evaluate(Assignment(0, "holdout", alone, items))
     assert isinstance(again, Scored)
     assert again.results == held.outcome.results

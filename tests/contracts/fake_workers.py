@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
+from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, ItemSelection, Scored
 from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe, Source
 from evomerge.score import ItemOutcome, TaskOutcomes
@@ -41,6 +41,8 @@ class FakeWorker:
             marker.touch()
         if action == "fail":
             return Failed("unusable merge", "merged tensor 'w' holds NaN")
+        if action == "full":
+            return Failed(OUT_OF_MEMORY, "no room")
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if action == "break":
@@ -58,7 +60,7 @@ class FakeWorker:
 
 @dataclass(frozen=True)
 class FakeFactory:
-    """Makes fake workers, or fails in one of three ways."""
+    """Makes fake workers, or fails in one of four ways; "only FILE" works once, then lacks it."""
 
     problem: str = ""
 
@@ -69,6 +71,11 @@ class FakeFactory:
             raise OSError("no space left in\nthe sky")
         if self.problem == "death":
             os._exit(7)
+        if self.problem.startswith("only "):
+            try:
+                Path(self.problem.removeprefix("only ")).unlink()
+            except FileNotFoundError as error:
+                raise PreflightFailed("this machine has no parents") from error
         return FakeWorker()
 
 

@@ -13,40 +13,43 @@ from typing import Protocol
 
 import pytest
 
-from evomerge.candidate import Assignment, Failed, Lost, Scored
+from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost, Scored
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
 from evomerge.run.pool import Answer, Concluded, Dispatcher, WorkerPool
 from evomerge.run.pools import backoff
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool, visible_gpus
-from evomerge.run.pools.ray import connect, ray_pool
+from evomerge.run.pools.ray import ray_pool
+from evomerge.run.pools.ray_cluster import RayCluster
+from evomerge.run.resources import WorkerResources
 from tests.contracts.fake_workers import FakeFactory, assignment, expected
 
 PATIENCE = 60.0
 SOUND = FakeFactory()
 
 
+def patient(_: Assignment) -> float:
+    return PATIENCE
+
+
 class MakePool(Protocol):
-    def __call__(
-        self, factory: FakeFactory = ..., *, deadline: float | None = ...
-    ) -> WorkerPool: ...
+    def __call__(self, factory: FakeFactory = ..., *, deadline: float = ...) -> WorkerPool: ...
 
 
 @pytest.fixture(scope="module")
 def _ray() -> Iterator[None]:
-    ray, ours = connect("local", cpus=2)
-    assert ours
+    cluster = RayCluster.join("local", cpus=2)
     yield
-    ray.shutdown()
+    cluster.close()
 
 
 def pool_maker(kind: str) -> MakePool:
-    def make(factory: FakeFactory = SOUND, *, deadline: float | None = None) -> WorkerPool:
+    def make(factory: FakeFactory = SOUND, *, deadline: float = PATIENCE) -> WorkerPool:
         if kind == "inline":
             return InlinePool(factory)
         if kind == "local":
-            return local_pool(factory, 2, deadline=deadline)
-        return ray_pool(factory, 2, deadline=deadline)
+            return local_pool(factory, 2, deadline=lambda _: deadline)
+        return ray_pool(factory, 2, cluster=RayCluster.join(), deadline=lambda _: deadline)
 
     return make
 
@@ -221,6 +224,25 @@ def test_poison_fails_after_three_workers_and_everything_else_is_done(
     assert {entry.attempts for entry in concluded.values()} == {1}
 
 
+def test_out_of_memory_ends_the_worker_and_the_next_one_has_all_of_it(
+    make: MakePool, tmp_path: Path
+) -> None:
+    full = assignment(1, "full once", str(tmp_path / "marker"))
+    with make() as pool:
+        answer = all_answers(pool, [full])[1]
+        assert answer.outcome == Failed(OUT_OF_MEMORY, "no room")
+        (tmp_path / "marker").unlink()
+        concluded = conclude(pool, [full])[1]
+        assert (concluded.outcome, concluded.attempts) == (expected(full), 2)
+
+
+def test_one_machine_that_cannot_start_workers_does_not_end_a_run(tmp_path: Path) -> None:
+    (tmp_path / "first").touch()
+    with local_pool(FakeFactory(f"only {tmp_path / 'first'}"), 2, deadline=patient) as pool:
+        work = [assignment(number) for number in range(6)]
+        assert len(conclude(pool, work)) == 6
+
+
 def test_a_hung_worker_is_killed_at_the_deadline(make_remote: MakePool, tmp_path: Path) -> None:
     hung = assignment(1, "hang once", str(tmp_path / "marker"))
     with make_remote(deadline=1.0) as pool:
@@ -254,7 +276,7 @@ def test_close_ends_busy_and_idle_workers(make_remote: MakePool) -> None:
 
 
 def test_ctrl_c_does_not_reach_the_workers() -> None:
-    with local_pool(FakeFactory(), 2) as pool:
+    with local_pool(FakeFactory(), 2, deadline=patient) as pool:
         first = all_answers(pool, [assignment(n, "sleep", "0.4") for n in (1, 2)])
         pids = {process(answer.worker) for answer in first.values()}
         for number in (3, 4):
@@ -271,14 +293,14 @@ def test_a_process_that_dies_while_starting_is_final_at_the_third_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backoff, "_AFTER_FAILED_START", 0.05)
-    with local_pool(FakeFactory("death"), 1) as pool:
+    with local_pool(FakeFactory("death"), 1, deadline=patient) as pool:
         pool.submit(assignment(1))
         with pytest.raises(EvomergeError, match=r"in 3 attempts.*it ended with exit code 7"):
             poll_for_ever(pool)
 
 
 def test_a_stopped_process_hits_the_deadline() -> None:
-    with local_pool(FakeFactory(), 1, deadline=0.5) as pool:
+    with local_pool(FakeFactory(), 1, deadline=lambda _: 0.5) as pool:
         pid = process(all_answers(pool, [assignment(1)])[1].worker)
         os.kill(pid, signal.SIGSTOP)
         lost = all_answers(pool, [assignment(2)])[2]
@@ -291,7 +313,7 @@ def test_local_workers_get_their_gpu_their_threads_and_a_log(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,MIG-5")
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-    with local_pool(FakeFactory(), 2, threads=7, logs=tmp_path / "logs") as pool:
+    with local_pool(FakeFactory(), 2, deadline=patient, threads=7, logs=tmp_path / "logs") as pool:
         all_answers(pool, [assignment(n, "sleep", "0.4") for n in range(4)])
         for number in range(2):
             pool.submit(assignment(number, "environment", str(tmp_path / str(number)), *names))
@@ -307,7 +329,7 @@ def test_local_workers_get_their_gpu_their_threads_and_a_log(
 def test_what_local_workers_print_does_not_mix_with_results(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with local_pool(FakeFactory(), 1) as pool:
+    with local_pool(FakeFactory(), 1, deadline=patient) as pool:
         all_answers(pool, [assignment(1, "print")])
     assert capfd.readouterr() == ("", "printed by a worker\n")
 
@@ -335,7 +357,7 @@ from evomerge.run.pools.local import local_pool
 from tests.contracts.fake_workers import FakeFactory, assignment
 
 if __name__ == "__main__":
-    with local_pool(FakeFactory(), 2) as pool:
+    with local_pool(FakeFactory(), 2, deadline=lambda _: 60.0) as pool:
         for number in range(2):
             pool.submit(assignment(number, "sleep", "0.4"))
         names = set()
@@ -367,22 +389,47 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InvalidInput, match=r"pip install 'evomerge\[ray\]'"):
-        ray_pool(FakeFactory(), 1)
-
-
-@pytest.mark.parametrize("address", ["", "auto", "10.0.0.1", "ray://10.0.0.1:10001", "host:port"])
-def test_a_malformed_ray_address_is_refused(address: str) -> None:
-    with pytest.raises(InvalidInput, match="expected 'local' or host:port"):
-        ray_pool(FakeFactory(), 1, address=address)
-
-
-def test_a_dead_ray_address_is_refused_at_once() -> None:
-    with pytest.raises(PreflightFailed, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):
-        ray_pool(FakeFactory(), 1, address="127.0.0.1:1")
+        RayCluster.join()
 
 
 @pytest.mark.usefixtures("_ray")
-def test_a_worker_that_fits_on_no_node_is_refused() -> None:
-    expectation = "no node can hold a worker: expected 64 CPUs and 0 GPUs on one node, got 2 CPUs"
-    with pytest.raises(PreflightFailed, match=expectation):
-        ray_pool(FakeFactory(), 1, threads=64)
+@pytest.mark.parametrize(
+    ("wanted", "line"),
+    [
+        (WorkerResources(64), "expected 64 CPUs, 0 GPUs on one node, got 2 CPUs, 0 GPUs"),
+        (WorkerResources(1, 0.5), r"expected 1 CPUs, 0\.5 GPUs on one node, got 2 CPUs, 0 GPUs"),
+        (WorkerResources(1, None, 10**15), r"expected 1 CPUs, 0 GPUs, 1000000\.0 GB on one node"),
+    ],
+)
+def test_a_worker_that_fits_on_no_node_is_refused(wanted: WorkerResources, line: str) -> None:
+    with pytest.raises(PreflightFailed, match=f"no node can hold a worker: {line}"):
+        ray_pool(FakeFactory(), 1, cluster=RayCluster.join(), resources=wanted, deadline=patient)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_local_ray_listens_on_the_loopback_address_only() -> None:
+    import ray  # noqa: PLC0415
+
+    (node,) = ray.nodes()
+    ports = {node["NodeManagerPort"], node["ObjectManagerPort"]}
+    assert {address for address, port in listening() if port in ports} == {"loopback"}
+
+
+@pytest.mark.usefixtures("_ray")
+def test_the_room_on_a_cluster_is_counted_by_resource() -> None:
+    cluster = RayCluster.join()
+    assert cluster.room(WorkerResources(1), size=10**6) == 2
+    assert cluster.room(WorkerResources(2), size=10**6) == 1
+    total = next(iter(cluster.offers().values()))["memory"]
+    assert cluster.room(WorkerResources(1), size=int(0.6 * total)) == 1
+    assert cluster.room(WorkerResources(1, None, int(0.4 * total)), size=int(0.6 * total)) == 2
+
+
+def listening() -> Iterator[tuple[str, int]]:
+    """Every listening port, with "loopback" or the address in hex; IPv4 may be mapped into IPv6."""
+    own = {"0100007F", "0000000000000000FFFF00000100007F"}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            address, _, port = line.split()[1].partition(":")
+            if line.split()[3] == "0A":
+                yield "loopback" if address in own else address, int(port, 16)

@@ -8,19 +8,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
 from evomerge.mergekit_yaml import to_mapping
 from evomerge.run.baselines import baselines, starting_points
+from evomerge.run.core import Schedule
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import Budget, RunPlan, StagePlan
-from evomerge.run.pool import Dispatcher
+from evomerge.run.pool import Answer, Dispatcher, WorkerPool
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.progress import Progress
 from evomerge.score import ItemOutcome, Objective, TaskGoal, TaskOutcomes
 from evomerge.search.cma_es import CmaEs
+from evomerge.seeding import generator
 from evomerge.space_file import read_space
 
 OBJECTIVE = Objective((TaskGoal("task", "acc,none"),))
@@ -32,6 +36,8 @@ class FakeWorkers:
     """Makes workers whose model is right on an item when its weights are near (0.2, 0.9, ...)."""
 
     fail_every: int = 0
+    fail_from: int = 0
+    no_final_below: int = 0
     flat: bool = False
     seconds: float = 0.0
     best: float | None = None
@@ -48,8 +54,11 @@ class FakeWorker:
     def evaluate(self, assignment: Assignment) -> Scored | Failed:
         spec = self.spec
         time.sleep(spec.seconds)
-        if spec.fail_every and assignment.candidate % spec.fail_every == spec.fail_every - 1:
+        due = spec.fail_every and assignment.candidate % spec.fail_every == spec.fail_every - 1
+        if due and assignment.candidate >= spec.fail_from:
             return Failed("non-finite weights", "tensor 'x' has NaN")
+        if assignment.stage.startswith("final") and assignment.candidate < spec.no_final_below:
+            return Failed("error", "no space left on device")
         quality = 0.5 if spec.flat else self._quality(assignment)
         results = tuple(
             TaskOutcomes(task, tuple(ItemOutcome(i, float(draw(i) < quality)) for i in items))
@@ -72,6 +81,50 @@ class FakeWorker:
         goal = [0.2 if index % 2 else 0.9 for index in range(len(weights))]
         distance = sum((w - g) ** 2 for w, g in zip(weights, goal, strict=True))
         return 0.95 / (1.0 + 0.4 * distance)
+
+
+class ScrambledPool:
+    """Has five workers in this process, whose answers come in an order that `seed` decides."""
+
+    size = 5
+
+    def __init__(self, factory: FakeWorkers, seed: int) -> None:
+        self._worker = factory()
+        self._rng = generator(seed, "scrambled")
+        self._queue: list[Assignment] = []
+
+    def submit(self, assignment: Assignment) -> None:
+        self._queue.append(assignment)
+
+    def poll(self, timeout: float) -> tuple[Answer, ...]:
+        del timeout
+        count = min(len(self._queue), int(self._rng.integers(1, 3)))
+        answers = []
+        for _ in range(count):
+            one = self._queue.pop(int(self._rng.integers(len(self._queue))))
+            answers.append(Answer(one, self._worker.evaluate(one), "scrambled"))
+        return tuple(answers)
+
+    def pending(self) -> int:
+        return len(self._queue)
+
+    def withdraw(self) -> tuple[Assignment, ...]:
+        taken, self._queue = tuple(self._queue), []
+        return taken
+
+    def close(self) -> None:
+        self._queue.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def draw(item: str) -> float:
@@ -103,7 +156,7 @@ def plan(*, candidates: int | None = 80, budget_items: int | None = None) -> Run
         strategy=lambda start: CmaEs(start, seed=3, population=8, sigma=1 / 6),
         starting_points=lambda best: starting_points(space, best),
         population=8,
-        lookahead=4,
+        schedule=Schedule(ordered=True, ahead=4),
         minibatch=40,
         share=1.0,
     )
@@ -124,9 +177,16 @@ def drive(
     workers: FakeWorkers,
     *,
     stop: threading.Event | None = None,
+    scrambled: int | None = None,
 ) -> Iterator[Progress]:
-    """One start of a search in `run_dir`; abandon the iterator to kill it."""
-    with Ledger.open(run_dir) as ledger, InlinePool(workers) as pool:
+    """One start of a search in `run_dir`; abandon the iterator to kill it.
+
+    One worker, or five whose answers come in the order that the seed `scrambled` decides.
+    """
+    chosen: WorkerPool = (
+        InlinePool(workers) if scrambled is None else ScrambledPool(workers, scrambled)
+    )
+    with Ledger.open(run_dir) as ledger, chosen as pool:
         evaluations = Evaluations(
             ledger, Dispatcher(pool), run_plan.objective, stop or threading.Event()
         )

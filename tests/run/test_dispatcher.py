@@ -6,7 +6,7 @@ from typing import Self
 
 import pytest
 
-from evomerge.candidate import Assignment, Failed, ItemSelection, Lost, Scored
+from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, ItemSelection, Lost, Scored
 from evomerge.recipe import Recipe, Source
 from evomerge.run.pool import Answer, Dispatcher
 
@@ -107,6 +107,16 @@ def test_three_losses_are_a_failure(pool: ScriptedPool, dispatcher: Dispatcher) 
     assert concluded.outcome == Failed("worker lost", "3 times; the last: hung")
     assert concluded.attempts == 3
     assert pool.given == [0, 1, 0, 0, 2]
+
+
+def test_out_of_memory_gets_a_second_worker(pool: ScriptedPool, dispatcher: Dispatcher) -> None:
+    full = Failed(OUT_OF_MEMORY, "tried to allocate 4 GB")
+    pool.answer(0, full)
+    assert dispatcher.poll(0.5) == ()
+    assert pool.given == [0, 1, 0]
+    pool.answer(0, full)
+    (concluded,) = dispatcher.poll(0.5)
+    assert (concluded.outcome, concluded.attempts) == (full, 2)
 
 
 def test_cancelling_keeps_only_what_a_worker_has_begun(

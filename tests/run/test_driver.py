@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import re
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from evomerge.candidate import Scored
+from evomerge.candidate import Assignment, Candidate, Failed, Scored
 from evomerge.errors import Interrupted, TooManyFailures
-from evomerge.run.ledger import LedgerMismatch, LedgerReader
-from evomerge.run.plan import Budget
+from evomerge.run.core import Schedule
+from evomerge.run.evaluations import Evaluations
+from evomerge.run.ledger import Ledger, LedgerMismatch, LedgerReader
+from evomerge.run.plan import Budget, RunPlan
+from evomerge.run.pool import Dispatcher
+from evomerge.run.pools.inline import InlinePool
 from evomerge.run.progress import Evaluated, Finished, GenerationDone, Warned
 from evomerge.search.cma_es import CmaEs
-from tests.run.fakes import OBJECTIVE, FakeWorkers, drive, items, plan
+from tests.run.fakes import OBJECTIVE, FakeWorkers, ScrambledPool, drive, items, plan
 
 
 def record(run_dir: Path) -> list[object]:
@@ -120,6 +125,68 @@ def test_killed_and_continued_equals_uninterrupted(
     assert finish(tmp_path / "cut", workers) == expected
 
 
+def by_arrival() -> RunPlan:
+    (stage,) = plan().stages
+    schedule = Schedule(ordered=False, ahead=ScrambledPool.size)
+    return replace(plan(), stages=(replace(stage, schedule=schedule),))
+
+
+def test_in_order_the_arrival_of_results_changes_nothing(tmp_path: Path) -> None:
+    expected = finish(tmp_path / "one")
+    list(drive(tmp_path / "five", plan(), FakeWorkers(), scrambled=1))
+    assert record(tmp_path / "five") == expected
+
+
+@pytest.mark.parametrize("fail_every", [0, 7])
+@pytest.mark.parametrize("cuts", [(), (3,), (20, 1, 9), (13, 40, 60, 95)])
+def test_by_arrival_a_continued_run_follows_its_ledger(
+    tmp_path: Path, cuts: tuple[int, ...], fail_every: int
+) -> None:
+    workers = FakeWorkers(fail_every=fail_every)
+    before: list[object] = []
+    for seed, cut in enumerate(cuts):
+        part = drive(tmp_path, by_arrival(), workers, scrambled=seed)
+        list(islice(part, cut))
+        part.close()
+        with LedgerReader.open(tmp_path) as reader:
+            counted = [(e.key, e.outcome) for e in reader.evaluations()]
+        assert counted[: len(before)] == before
+        before = list(counted)
+    *_, last = drive(tmp_path, by_arrival(), workers, scrambled=len(cuts))
+    assert isinstance(last, Finished)
+    whole = record(tmp_path)
+    again = list(drive(tmp_path, by_arrival(), FakeWorkers(flat=True)))
+    assert all(e.replayed for e in again if isinstance(e, Evaluated))
+    assert record(tmp_path) == whole
+    searched = [e.candidate.id for e in again if isinstance(e, Evaluated) and e.stage == "search"]
+    assert searched != sorted(searched), "nothing overtook anything"
+
+
+def test_a_recipe_that_failed_by_itself_is_not_evaluated_again(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    @dataclass(frozen=True)
+    class Broken:
+        def __call__(self) -> Broken:
+            return self
+
+        def evaluate(self, assignment: Assignment) -> Scored | Failed:
+            asked.append(assignment.candidate)
+            return Failed("unusable merge", "NaN")
+
+    one = plan().stages[0].space.decode(plan().stages[0].space.start)
+    with Ledger.open(tmp_path) as ledger, InlinePool(Broken()) as pool:
+        evaluations = Evaluations(ledger, Dispatcher(pool), OBJECTIVE, threading.Event())
+        same = [Candidate(number, 0, "ga", one) for number in range(3)]
+        for candidate in same:
+            ((evaluated, outcome),) = evaluations.each([candidate], "search", items("s", 4))
+            assert outcome == Failed("unusable merge", "NaN")
+            assert evaluated.fitness is None
+    assert asked == [0]
+    with LedgerReader.open(tmp_path) as reader:
+        assert [e.attempts for e in reader.evaluations()] == [1, 0, 0]
+
+
 def test_recorded_outcomes_are_not_evaluated_again(tmp_path: Path) -> None:
     finish(tmp_path)
     again = list(drive(tmp_path, plan(), FakeWorkers(flat=True)))
@@ -179,11 +246,36 @@ def test_failing_always_stops_the_run(tmp_path: Path) -> None:
         list(drive(tmp_path, plan(), FakeWorkers(fail_every=1)))
 
 
-def test_a_run_that_failures_stopped_can_be_continued(tmp_path: Path) -> None:
-    with pytest.raises(TooManyFailures):
-        list(drive(tmp_path, plan(), FakeWorkers(fail_every=1)))
-    *_, last = drive(tmp_path, plan(), FakeWorkers())
+@pytest.mark.parametrize("broken_from", [0, 9, 66])
+def test_the_failures_that_stopped_a_run_are_forgotten_when_it_is_continued(
+    tmp_path: Path, broken_from: int
+) -> None:
+    expected = finish(tmp_path / "whole")
+    broken = FakeWorkers(fail_every=1, fail_from=broken_from)
+    with pytest.raises(TooManyFailures, match="candidates failed"):
+        list(drive(tmp_path / "run", plan(), broken))
+    with LedgerReader.open(tmp_path / "run") as reader:
+        failed = [e for e in reader.tallies() if e.failure is not None]
+    with pytest.raises(TooManyFailures, match="candidates failed"):  # nothing was mended yet
+        list(drive(tmp_path / "run", plan(), broken))
+    first, *_, last = drive(tmp_path / "run", plan(), FakeWorkers())
+    assert isinstance(first, Warned)
+    assert re.match(r"\d+ evaluations, from the first failure that stopped this run on", first.text)
     assert isinstance(last, Finished)
+    assert record(tmp_path / "run") == expected
+    with LedgerReader.open(tmp_path / "run") as reader:
+        rewinds = reader.events("rewound")
+        assert not any(e.failure for e in reader.tallies())
+    assert [event.payload["before"] for event in rewinds] == [failed[0].seq] * 2
+
+
+def test_a_final_without_baselines_is_done_again(tmp_path: Path) -> None:
+    expected = finish(tmp_path / "whole")
+    baselines = len(plan().stages[0].baselines)
+    for _ in range(2):
+        with pytest.raises(TooManyFailures, match="no baseline could be scored in the final"):
+            list(drive(tmp_path / "run", plan(), FakeWorkers(no_final_below=baselines)))
+    assert finish(tmp_path / "run") == expected
 
 
 def test_without_a_holdout_the_run_says_so(tmp_path: Path) -> None:

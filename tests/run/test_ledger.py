@@ -36,7 +36,7 @@ RECIPE = Recipe(
     dtype="bfloat16",
 )
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats(-1e300, 1e300)
 seconds = st.floats(0.0, 1e6)
 words = st.text(max_size=8)
 outcomes = st.one_of(
@@ -55,6 +55,7 @@ outcomes = st.one_of(
         ).map(tuple),
         build_seconds=seconds,
         score_seconds=seconds,
+        remarks=st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=2).map(tuple),
     ),
 )
 settings_of_recipes = st.one_of(
@@ -98,6 +99,11 @@ def candidate(number: int, genotype: tuple[float, ...] | None = (0.25, 0.1)) -> 
     return Candidate(number, number // 4, "cma_es", RECIPE, genotype)
 
 
+def outcome_of(ledger: Ledger, key: tuple[int, str]) -> Outcome | None:
+    found = ledger.counted(key)
+    return None if found is None else found[1]
+
+
 def scored(number: int) -> Scored:
     generator = random.Random(number)
     items = [ItemOutcome(f"item {i}", generator.random()) for i in range(40)]
@@ -119,11 +125,11 @@ def test_what_goes_in_comes_out(pairs: list[tuple[Candidate, Outcome]]) -> None:
             for attempts, (one, outcome) in enumerate(pairs):
                 ledger.add_candidate(one)
                 assert ledger.record((one.id, "stage"), outcome, attempts=attempts, worker="w")
-                assert ledger.outcome((one.id, "stage")) == outcome
+                assert outcome_of(ledger, (one.id, "stage")) == outcome
         with Ledger.open(run_dir) as ledger:
             for one, outcome in pairs:
                 ledger.add_candidate(one)
-                assert ledger.outcome((one.id, "stage")) == outcome
+                assert outcome_of(ledger, (one.id, "stage")) == outcome
         with LedgerReader.open(run_dir) as reader:
             assert reader.candidates() == tuple(sorted((c for c, _ in pairs), key=lambda c: c.id))
             evaluations = reader.evaluations()
@@ -159,11 +165,11 @@ def test_another_recipe_or_genotype_under_a_known_id_is_refused(ledger: Ledger) 
 
 def test_an_outcome_counts_once(ledger: Ledger, tmp_path: Path) -> None:
     ledger.add_candidate(candidate(1))
-    assert ledger.outcome((1, "search")) is None
+    assert ledger.counted((1, "search")) is None
     assert ledger.record((1, "search"), scored(1), attempts=2, worker="first")
     assert not ledger.record((1, "search"), Failed("late", "answer"), attempts=9, worker="zombie")
     assert ledger.record((1, "final"), Failed("out of memory", "x"), attempts=1, worker="first")
-    assert ledger.outcome((1, "search")) == scored(1)
+    assert outcome_of(ledger, (1, "search")) == scored(1)
     with LedgerReader.open(tmp_path) as reader:
         (search,) = reader.evaluations("search")
         assert [entry.stage for entry in reader.evaluations()] == ["search", "final"]
@@ -183,13 +189,13 @@ def test_numbers_that_are_not_finite_are_a_bug(ledger: Ledger) -> None:
     results = (TaskOutcomes("task", (ItemOutcome("item", float("nan")),)),)
     with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
         ledger.record((1, "search"), Scored(results, 0.0, 0.0), attempts=1, worker="w")
-    assert ledger.outcome((1, "search")) is None
+    assert ledger.counted((1, "search")) is None
 
 
 def test_a_message_with_undecodable_bytes_is_kept_readable(ledger: Ledger) -> None:
     ledger.add_candidate(candidate(1))
     ledger.record((1, "search"), Failed("error", "no file a\udcff"), attempts=1, worker="w")
-    assert ledger.outcome((1, "search")) == Failed("error", "no file a\\udcff")
+    assert outcome_of(ledger, (1, "search")) == Failed("error", "no file a\\udcff")
 
 
 def test_events_and_facts(ledger: Ledger, tmp_path: Path) -> None:
@@ -211,7 +217,7 @@ def test_events_and_facts(ledger: Ledger, tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_told_who_holds_the_run(ledger: Ledger, tmp_path: Path) -> None:
-    assert ledger.meta("format") == 1
+    assert ledger.meta("format") == 2
     with pytest.raises(RunLocked, match=rf"drives this run \(pid {os.getpid()} on \S+ holds"):
         Ledger.open(tmp_path)
     assert is_locked(tmp_path)
@@ -244,7 +250,7 @@ def test_a_copied_directory_can_be_read_and_continued(ledger: Ledger, tmp_path: 
         assert [entry.outcome for entry in reader.evaluations()] == [scored(n) for n in range(5)]
     with Ledger.open(copy) as continued:
         continued.add_candidate(candidate(5))
-        assert continued.outcome((4, "search")) == scored(4)
+        assert outcome_of(continued, (4, "search")) == scored(4)
     with LedgerReader.open(tmp_path) as reader:
         assert len(reader.candidates()) == 5
 
@@ -284,7 +290,7 @@ def test_nothing_acknowledged_is_lost_when_the_writer_is_killed(tmp_path: Path) 
         assert len(stored) in (acknowledged + 1, acknowledged + 2)
         assert stored == {number: scored(number) for number in range(len(stored))}
         with Ledger.open(run_dir) as ledger:  # checks every page and every row
-            assert ledger.outcome((acknowledged, "search")) == scored(acknowledged)
+            assert outcome_of(ledger, (acknowledged, "search")) == scored(acknowledged)
 
 
 @cache
@@ -319,28 +325,12 @@ def test_a_damaged_row_is_named(change: str, row: str, tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute(change)
     connection.close()
-    expectation = f"{row}.* damaged: its checksum does not match; restore the file from a copy"
+    advice = "see what is lost with 'evomerge repair RUN"
+    expectation = f"{row}.* damaged: its checksum does not match; {advice}"
     with pytest.raises(InvalidInput, match=expectation):
         Ledger.open(tmp_path)
     with LedgerReader.open(tmp_path) as reader, pytest.raises(InvalidInput, match=expectation):
         (reader.candidates(), reader.evaluations(), reader.events(), reader.meta("winner"))
-
-
-def test_the_advice_about_a_damaged_evaluation_works(tmp_path: Path) -> None:
-    path = filled(tmp_path)
-    data = path.read_bytes()
-    damaged = data.replace(b'"items":["item 0"', b'"items":["itEm 0"', 1)
-    assert damaged != data
-    path.write_bytes(damaged)
-    with pytest.raises(InvalidInput, match=r"again after: sqlite3 ledger\.sqlite") as error:
-        Ledger.open(tmp_path)
-    statement = str(error.value).split('"')[1]
-    with sqlite3.connect(path) as connection:
-        connection.execute(statement)
-    connection.close()
-    with Ledger.open(tmp_path) as ledger:
-        outcomes = [ledger.outcome((number, "search")) for number in range(3)]
-    assert outcomes.count(None) == 1
 
 
 @settings(deadline=None, max_examples=150)
@@ -353,7 +343,7 @@ def test_a_flipped_byte_is_found_or_harmless(place: float, bits: int) -> None:
         (run_dir / LEDGER).write_bytes(data)
         try:
             with Ledger.open(run_dir) as ledger:
-                outcomes = [ledger.outcome((number, "search")) for number in range(3)]
+                outcomes = [outcome_of(ledger, (number, "search")) for number in range(3)]
             with LedgerReader.open(run_dir) as reader:
                 read = reader.candidates()
         except InvalidInput:
@@ -380,28 +370,28 @@ def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no evomerge ledger in this file"):
         LedgerReader.open(tmp_path)
     with Ledger.open(tmp_path) as ledger:  # what a crash during creation leaves behind
-        assert ledger.meta("format") == 1
+        assert ledger.meta("format") == 2
     with pytest.raises(InvalidInput, match="cannot be used as a run directory: Not a directory"):
         Ledger.open(tmp_path / LEDGER / "run")
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
-        ledger.set_meta("format", 2)
+        ledger.set_meta("format", 1)
     for opener in (Ledger.open, LedgerReader.open):
-        with pytest.raises(InvalidInput, match="expected ledger format 1, got 2: use the evomerge"):
+        with pytest.raises(InvalidInput, match="expected ledger format 2, got 1: use the evomerge"):
             opener(tmp_path)
 
 
 def test_a_full_disk_interrupts_and_loses_nothing(ledger: Ledger, tmp_path: Path) -> None:
-    pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
-    ledger._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    pages = ledger._file.connection.execute("PRAGMA page_count").fetchone()[0]
+    ledger._file.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
     with pytest.raises(Interrupted, match="the disk is full: free some space and run the same"):  # noqa: PT012
         for number in range(1000):
             ledger.add_candidate(candidate(number))
             ledger.record((number, "search"), scored(number), attempts=1, worker="w")
     ledger.close()
     with Ledger.open(tmp_path) as continued:
-        assert continued.outcome((number - 1, "search")) == scored(number - 1)
+        assert outcome_of(continued, (number - 1, "search")) == scored(number - 1)
         continued.add_candidate(candidate(number))
         assert continued.record((number, "search"), scored(number), attempts=1, worker="w")

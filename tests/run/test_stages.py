@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.candidate import REJECTED, Assignment, Failed, Scored
+from evomerge.candidate import REJECTED, SEARCH, Assignment, Failed, Scored
 from evomerge.errors import InvalidInput
+from evomerge.run.core import Schedule
 from evomerge.run.ledger import LedgerReader
 from evomerge.run.plan import Budget, RunPlan, StagePlan
 from evomerge.run.progress import Evaluated, Finished
 from evomerge.run.stack_stage import stack_baselines, stack_space
-from evomerge.run.workers import SEARCH
 from evomerge.score import ItemOutcome, TaskOutcomes
 from evomerge.search.first_paths import first_paths
 from evomerge.search.stack_ga import StackGa
@@ -68,7 +68,7 @@ def plan(budget: Budget | None = None) -> RunPlan:
         strategy=lambda _: StackGa(space, first_paths(space), seed=3, population=8),
         starting_points=lambda _: (),
         population=8,
-        lookahead=4,
+        schedule=Schedule(ordered=True, ahead=4),
         minibatch=40,
         share=2.0,
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,8 @@ import datasets
 import pytest
 import torch
 
-from evomerge.candidate import REJECTED, Assignment, Failed, ItemSelection, Scored
-from evomerge.errors import BuildFailed, InvalidInput
+from evomerge.candidate import OUT_OF_MEMORY, REJECTED, Assignment, Failed, ItemSelection, Scored
+from evomerge.errors import BuildFailed, InvalidInput, PreflightFailed
 from evomerge.evaluate.catalog import load_catalog
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.recipe import Parameters, Recipe, Source
@@ -21,6 +22,8 @@ from evomerge.run.pools.local import local_pool
 from evomerge.run.workers import Worker, WorkerSpec
 from evomerge.score import ItemOutcome, TaskGoal, TaskOutcomes
 from evomerge.stack import Segment, recipe_of
+from evomerge.weights.canary import StaleWeights
+from evomerge.weights.pool import ParentPool
 from tests import models
 
 TASK = """\
@@ -53,9 +56,23 @@ class FakeModel:
 class FakeEvaluator:
     """Scores every item 1, or raises, or leaves an item out."""
 
-    def __init__(self, error: Exception | None = None, skipped: str = "") -> None:
+    def __init__(
+        self, error: Exception | None = None, skipped: str = "", *, fitting: int = 8
+    ) -> None:
         self.error = error
         self.skipped = skipped
+        self.batch = 8
+        self.fitting = fitting
+
+    def halve_batch(self) -> int | None:
+        if self.batch == 1:
+            return None
+        self.batch //= 2
+        return self.batch
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return () if self.batch == 8 else (f"batch of {self.batch}",)
 
     def items(self) -> Mapping[str, tuple[str, ...]]:
         return {}
@@ -69,6 +86,8 @@ class FakeEvaluator:
     def evaluate(self, selection: ItemSelection) -> tuple[TaskOutcomes, ...]:
         if self.error is not None:
             raise self.error
+        if self.batch > self.fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory")
         return tuple(
             TaskOutcomes(task, tuple(ItemOutcome(i, 1.0) for i in items if i != self.skipped))
             for task, items in selection.tasks
@@ -186,6 +205,31 @@ def test_broken_candidates_are_rejected_in_the_search_only() -> None:
     assert isinstance(worker(FakeModel(), FakeEvaluator(), rejected).evaluate(final), Scored)
 
 
+@pytest.mark.parametrize("fitting", [1, 3, 7])
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(fitting: int) -> None:
+    evaluator = FakeEvaluator(fitting=fitting)
+    subject = worker(FakeModel(), evaluator)
+    for _ in range(2):
+        outcome = subject.evaluate(assignment(linear(0.5)))
+        assert isinstance(outcome, Scored)
+        assert len(outcome.results[0].outcomes) == 2
+        assert outcome.remarks == (f"batch of {evaluator.batch}",)
+    assert evaluator.batch <= fitting < 2 * evaluator.batch
+
+
+def test_what_does_not_fit_one_by_one_has_failed() -> None:
+    evaluator = FakeEvaluator(fitting=0)
+    outcome = worker(FakeModel(), evaluator).evaluate(assignment(linear(0.5)))
+    assert outcome == Failed(OUT_OF_MEMORY, "CUDA out of memory")
+    assert evaluator.batch == 1
+
+
+def test_a_model_that_keeps_old_weights_breaks_the_worker() -> None:
+    subject = worker(FakeModel(StaleWeights("what was written")), FakeEvaluator())
+    with pytest.raises(StaleWeights, match="what was written"):
+        subject.evaluate(assignment(linear(0.5)))
+
+
 def test_a_gpu_that_is_lost_breaks_the_worker() -> None:
     error = RuntimeError("CUDA error: device-side assert triggered")
     with pytest.raises(RuntimeError, match="CUDA error"):
@@ -211,7 +255,9 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
     evaluator = EvaluatorSpec(
         tasks=tasks, include=(str(root),), batch_size=4, apply_chat_template=False, num_fewshot=0
     )
-    return WorkerSpec(("a", "b"), str(root), linear(0.5), evaluator, threads=1, merges=1)
+    pool = ParentPool.open(("a", "b"), root)
+    parents = tuple((model, pool.contents(model)) for model in pool.models)
+    return WorkerSpec(parents, str(root), linear(0.5), evaluator, threads=1, merges=1)
 
 
 @pytest.fixture
@@ -248,7 +294,7 @@ def test_a_real_worker_gives_the_same_outcomes_whatever_it_did_before_and_wherev
     assert "holds NaN or Inf" in nan.message
     assert results(worker.evaluate(work[1])) == first[1]
 
-    with local_pool(spec, 1) as pool:
+    with local_pool(spec, 1, deadline=lambda _: 300.0) as pool:
         pool.submit(work[1])
         answers: tuple[Answer, ...] = ()
         while not answers:
@@ -258,7 +304,18 @@ def test_a_real_worker_gives_the_same_outcomes_whatever_it_did_before_and_wherev
 
 def test_a_worker_whose_parent_is_missing_says_so(spec: WorkerSpec) -> None:
     with pytest.raises(InvalidInput, match="model 'c': there is no folder"):
-        replace(spec, models=("a", "c"))()
+        replace(spec, models=(spec.models[0], ("c", "")))()
+
+
+def test_a_damaged_copy_of_a_parent_stops_the_worker(spec: WorkerSpec, tmp_path: Path) -> None:
+    shutil.copytree(spec.root, tmp_path / "node")
+    weights = tmp_path / "node" / "b" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(PreflightFailed, match="b: not the same files as where the search was") as e:
+        replace(spec, root=str(tmp_path / "node"))()
+    assert len(e.value.problems) == 1
 
 
 def results(outcome: object) -> tuple[TaskOutcomes, ...]:

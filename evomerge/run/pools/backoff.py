@@ -41,19 +41,23 @@ class Backoff:
         self._wait(place, now, _AFTER_LOSS, self._losses[place])
 
     def not_started(
-        self, place: int, failure: StartFailure, now: float, *, alone: bool
+        self, place: int, failure: StartFailure, now: float, *, ready: bool, starting: bool
     ) -> EvomergeError | None:
         """A worker has not become ready; returns the error that ends the run, if it should end.
 
-        A user's error ends it at once, because the next worker would say the same. Anything else
-        is tried again; the third failure in a row ends the run if no other worker is ready
-        (`alone`), else the run goes on with those.
+        Nothing ends it while other workers are `ready`: one machine may lack what others have.
+        Otherwise a user's error ends it as soon as no other worker is `starting`, or at its second
+        time, because the next worker would say the same; anything else at the third time in a row.
+        If the next one will be `elsewhere`, which happens once per node, this was no strike.
         """
-        if failure.error is not None:
-            return failure.error(failure.problems)
+        if failure.elsewhere:
+            self._wait(place, now, _AFTER_FAILED_START, 1)
+            return None
         self._strikes[place] += 1
         strikes = self._strikes[place]
-        if strikes >= MAX_STRIKES and alone:
+        if failure.error is not None and not ready and (strikes > 1 or not starting):
+            return failure.error(failure.problems)
+        if strikes >= MAX_STRIKES and not ready:
             return EvomergeError(
                 f"no worker could be started in {strikes} attempts, the last time because: "
                 f"{' '.join(failure.problems)}"

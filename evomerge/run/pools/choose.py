@@ -1,41 +1,155 @@
-"""Which pool an engine's name stands for."""
+"""Which pool an engine's name stands for, and how many workers there is room for."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self, final
 
 from evomerge.errors import InvalidInput
-from evomerge.run.pool import WorkerFactory, WorkerPool
+from evomerge.run.fetch import Fetching
+from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool
-from evomerge.run.pools.ray import LOCAL, ray_pool
+from evomerge.run.pools.ray import ray_pool
+from evomerge.run.pools.ray_address import LOCAL, VARIABLE
+from evomerge.run.pools.ray_cluster import RayCluster
+from evomerge.run.pools.supervised import START_DEADLINE
+from evomerge.run.resources import WorkerResources
+
+_FETCH_DEADLINE = 6 * 3600.0  # a start may include copying the parents to the node
 
 
-def open_pool(
-    engine: str,
-    factory: WorkerFactory,
-    *,
-    workers: int,
-    threads: int,
-    address: str | None,
-    logs: Path,
-) -> WorkerPool:
-    """The pool called "inline", "local", "ray" or "auto".
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine and, for Ray, where it is.
+
+    Attributes:
+        name: "inline", "local" or "ray".
+        address: of Ray: "local", "auto" or host:port; None for the other engines.
+    """
+
+    name: str
+    address: str | None = None
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether other machines may take part."""
+        return self.address not in (None, LOCAL)
+
+
+def choose_engine(engine: str, address: str | None, resources: WorkerResources) -> EngineChoice:
+    """The engine called "inline", "local", "ray" or "auto".
 
     "auto" is Ray when an address is given or RAY_ADDRESS names a cluster, else local processes.
 
     Raises:
-        InvalidInput: an address for an engine that has none, or Ray is not installed.
-        PreflightFailed: there is no cluster at the address.
+        InvalidInput: an address or a declaration of resources for an engine without such.
     """
-    cluster = address or os.environ.get("RAY_ADDRESS")
+    named = address or os.environ.get(VARIABLE)
     if engine == "auto":
-        engine = "ray" if cluster else "local"
-    if address is not None and engine != "ray":
-        raise InvalidInput(f"--address {address}: only the ray engine has one; use --engine ray")
+        engine = "ray" if named else "local"
     if engine == "ray":
-        return ray_pool(factory, workers, address=cluster or LOCAL, threads=threads)
-    if engine == "inline":
-        return InlinePool(factory)
-    return local_pool(factory, workers, threads=threads, logs=logs)
+        return EngineChoice(engine, named or LOCAL)
+    problems = []
+    if address is not None:
+        problems.append(f"--address {address}: only the ray engine has one; use --engine ray")
+    if resources.gpus is not None:
+        problems.append("--gpus-per-worker: only the ray engine has it; use --engine ray")
+    if resources.memory is not None:
+        problems.append("--memory-per-worker: only the ray engine has it; use --engine ray")
+    if problems:
+        raise InvalidInput(problems)
+    return EngineChoice(engine)
+
+
+@final
+class Workplace:
+    """Where workers will be; a cluster is joined when it is first needed (stateful)."""
+
+    def __init__(self, engine: EngineChoice, resources: WorkerResources) -> None:
+        self._engine = engine
+        self._resources = resources
+        self._cluster: RayCluster | None = None
+
+    @property
+    def room(self) -> Callable[[int], int] | None:
+        """Given the bytes of one worker, how many fit on the cluster; None without a cluster.
+
+        The function raises like `RayCluster.join` and `RayCluster.room`.
+        """
+        return self._room if self._engine.is_cluster else None
+
+    def open_pool(
+        self,
+        factory: WorkerFactory,
+        workers: int,
+        *,
+        deadline: Deadline,
+        logs: Path,
+        fetch: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
+    ) -> WorkerPool:
+        """Start `workers` workers.
+
+        Args:
+            factory: makes one.
+            workers: how many.
+            deadline: after which one that has not answered is replaced.
+            logs: folder for what they print, where they are processes of this machine.
+            fetch: a command, and the folders that it completes on a node that lacks them.
+
+        Raises:
+            InvalidInput, PreflightFailed: see `RayCluster.join` and `ray_pool`.
+        """
+        start_deadline = START_DEADLINE
+        if fetch is not None:
+            factory, start_deadline = Fetching(factory, *fetch), _FETCH_DEADLINE
+        if self._engine.name == "inline":
+            return InlinePool(factory)
+        if self._engine.name == "local":
+            threads = self._resources.cpus
+            return local_pool(
+                factory,
+                workers,
+                threads=threads,
+                deadline=deadline,
+                start_deadline=start_deadline,
+                logs=logs,
+            )
+        cluster = self._joined(workers * self._resources.cpus)
+        return ray_pool(
+            factory,
+            workers,
+            cluster=cluster,
+            resources=self._resources,
+            deadline=deadline,
+            start_deadline=start_deadline,
+        )
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        if self._cluster is not None:
+            self._cluster.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _room(self, size: int) -> int:
+        return self._joined(1).room(self._resources, size)
+
+    def _joined(self, cpus: int) -> RayCluster:
+        if self._cluster is None:
+            assert self._engine.address is not None, "only Ray is joined"
+            self._cluster = RayCluster.join(self._engine.address, cpus=cpus)
+        return self._cluster

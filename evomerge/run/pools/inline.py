@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self, final
 
-from evomerge.candidate import Assignment, Lost
+from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost
 from evomerge.run.pool import Answer, EvaluatingWorker, WorkerFactory, WorkerPool
 from evomerge.run.pools.backoff import Backoff
 from evomerge.run.pools.serving import answer, start_failure, started
@@ -44,7 +44,8 @@ class InlinePool:
         worker = self._ready_worker()
         assignment = self._queue.popleft()
         outcome = answer(worker, assignment)
-        if isinstance(outcome, Lost):
+        lost = isinstance(outcome, Lost)
+        if lost or (isinstance(outcome, Failed) and outcome.kind == OUT_OF_MEMORY):
             self._worker = None
         return (Answer(assignment, outcome, started().name),)
 
@@ -80,7 +81,9 @@ class InlinePool:
                 self._worker = self._factory()
             except Exception as error:
                 failure = start_failure(error)
-                final_error = self._backoff.not_started(0, failure, time.monotonic(), alone=True)
+                final_error = self._backoff.not_started(
+                    0, failure, time.monotonic(), ready=False, starting=False
+                )
                 if final_error is not None:
                     raise final_error from error
                 time.sleep(max(0.0, self._backoff.due(0) - time.monotonic()))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import final
 
 from evomerge.candidate import Assignment
-from evomerge.run.pool import WorkerFactory, WorkerPool
+from evomerge.errors import EvomergeError
+from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
 from evomerge.run.pools.local_worker import serve
 from evomerge.run.pools.serving import Message
 from evomerge.run.pools.supervised import START_DEADLINE, Gone, SupervisedPool
@@ -25,7 +26,7 @@ def local_pool(
     size: int,
     *,
     threads: int = 1,
-    deadline: float | None = None,
+    deadline: Deadline,
     start_deadline: float = START_DEADLINE,
     logs: Path | None = None,
 ) -> SupervisedPool[LocalMember]:
@@ -38,7 +39,7 @@ def local_pool(
         factory: makes a worker in its process.
         size: how many processes; with GPUs, process i sees GPU i modulo their number.
         threads: OMP_NUM_THREADS of each.
-        deadline: seconds per assignment, after which the process is killed.
+        deadline: after which a process that has not answered is killed.
         start_deadline: seconds until a process must be ready.
         logs: folder for what workers print, one file per place; None prints it to stderr.
     """
@@ -79,6 +80,11 @@ class LocalMember:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the worker's death closes the pipe
         self._send(factory)
+
+    @property
+    def placed(self) -> bool:
+        """Always: its process exists."""
+        return True
 
     def give(self, assignment: Assignment) -> bool:
         """Send an assignment."""
@@ -152,6 +158,10 @@ class LocalTransport:
         by_pipe = {member.connection: member for member in members}
         ready = connection.wait(list(by_pipe), timeout)
         return [member for pipe, member in by_pipe.items() if pipe in ready]
+
+    def no_room(self, seconds: float) -> EvomergeError | None:  # noqa: ARG002 - cannot happen
+        """There is always room."""
+        return None
 
     def close(self) -> None:
         """Nothing is shared."""

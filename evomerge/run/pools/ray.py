@@ -1,87 +1,73 @@
-"""The pool of a cluster: Ray actors, of which only recipes and outcomes travel; the door to Ray."""
+"""The pool of a cluster: Ray actors, of which only recipes and outcomes travel."""
 
 from __future__ import annotations
 
-import os
+import logging
 import pickle
-import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, final
 
 from evomerge.candidate import Assignment
-from evomerge.errors import InvalidInput, PreflightFailed
-from evomerge.run.pool import EvaluatingWorker, WorkerFactory, WorkerPool
-from evomerge.run.pools.serving import Message, StartFailure, answer, one_line, start, started
+from evomerge.errors import EvomergeError, Interrupted, PreflightFailed
+from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
+from evomerge.run.pools import ray_actor
+from evomerge.run.pools.ray_cluster import RayCluster
+from evomerge.run.pools.serving import Message, StartFailure, one_line
 from evomerge.run.pools.supervised import START_DEADLINE, Gone, SupervisedPool
+from evomerge.run.resources import WorkerResources
 
-LOCAL = "local"
-_OBJECT_STORE_BYTES = 200 << 20  # Ray's default is 30 % of the memory; only small values travel
-_PROBE_SECONDS = 5.0
+_NODE_LABEL = "ray.io/node-id"
+
+_log = logging.getLogger(__name__)
 
 
 def ray_pool(
     factory: WorkerFactory,
     size: int,
     *,
-    address: str = LOCAL,
-    threads: int = 1,
-    deadline: float | None = None,
+    cluster: RayCluster,
+    resources: WorkerResources | None = None,
+    deadline: Deadline,
     start_deadline: float = START_DEADLINE,
 ) -> SupervisedPool[RayMember]:
     """Ask a Ray cluster for `size` workers; those that do not fit yet join when there is room.
 
-    Every node needs evomerge and the parents under the same paths.
+    Every node needs this evomerge, and the parents under the same paths. One that lacks either is
+    named and gets no more workers; when no other is left, its error is the run's.
 
     Args:
         factory: makes a worker in its process.
-        size: how many workers to keep asking for; each takes a whole GPU if the cluster has any.
-        address: "local" starts Ray on this machine and ends it with the pool; "host:port" joins
-            a running cluster. A Ray that this process has already joined is used as it is.
-        threads: CPUs that each worker reserves.
-        deadline: seconds per assignment, after which the worker is killed.
-        start_deadline: seconds until a worker must be placed and ready.
+        size: how many workers to keep asking for.
+        cluster: where; closed with the pool.
+        resources: what each worker reserves; None is one CPU, and a GPU if there are any.
+        deadline: after which a worker that has not answered is killed.
+        start_deadline: seconds until a worker that has a place must be ready; and how long to wait
+            when none has a place.
 
     Raises:
-        InvalidInput: Ray is not installed, or the address is malformed.
-        PreflightFailed: no cluster at the address, or none of its nodes can hold a worker.
+        PreflightFailed: no node can hold a worker.
     """
-    transport = RayTransport(factory, address, size=size, threads=threads)
+    transport = RayTransport(factory, cluster, resources or WorkerResources())
     return SupervisedPool(transport, size, deadline=deadline, start_deadline=start_deadline)
-
-
-@final
-class RemoteWorker:
-    """The actor: a worker in a process of the cluster (stateful)."""
-
-    def __init__(self, factory: bytes) -> None:
-        """Does nothing that can fail: errors of an actor's constructor reach nobody intact."""
-        self._factory = factory
-        self._worker: EvaluatingWorker | None = None
-
-    def start(self) -> Message:
-        """Make the worker, or just say that it is there."""
-        if self._worker is None:
-            made = start(self._factory)
-            if isinstance(made, StartFailure):
-                return made
-            self._worker = made
-        return started()
-
-    def evaluate(self, assignment: bytes) -> Message:
-        """Carry out one assignment."""
-        assert self._worker is not None, "it gets work only after it has started"
-        return answer(self._worker, pickle.loads(assignment))
 
 
 @final
 class RayMember:
     """The driver's view of one actor, and the answer that is awaited from it."""
 
-    def __init__(self, ray: Any, actor: Any) -> None:
-        self._ray = ray
+    def __init__(self, transport: RayTransport, actor: Any) -> None:
+        self._transport = transport
         self._actor = actor
-        self.awaited: Any = actor.start.remote()
+        self._node: str | None = None
+        self._host = ""
+        self.awaited: Any = actor.site.remote()
+
+    @property
+    def placed(self) -> bool:
+        """Whether Ray has found room for it and its process runs."""
+        return self._node is not None
 
     def give(self, assignment: Assignment) -> bool:
         """Call the actor; that it is gone shows in the answer."""
@@ -90,49 +76,71 @@ class RayMember:
 
     def check(self) -> None:
         """Ask the actor whether it is there."""
-        self.awaited = self._actor.start.remote()
+        self.awaited = self._actor.start.remote(self._transport.factory)
 
     def heard(self) -> Message | Gone | None:
-        """The awaited answer, if it has arrived."""
-        if self.awaited is None or not self._ray.wait([self.awaited], timeout=0)[0]:
+        """The awaited answer, if it has arrived; the first one only gives it a place."""
+        ray = self._transport.ray
+        if self.awaited is None or not ray.wait([self.awaited], timeout=0)[0]:
             return None
         awaited, self.awaited = self.awaited, None
         try:
-            message: Message = self._ray.get(awaited)
-        except self._ray.exceptions.RayError as error:
+            answer = ray.get(awaited)
+        except ray.exceptions.RayError as error:
             # Whatever the actor itself can catch comes as a message: this is the infrastructure.
             return Gone(_epitaph(error))
+        if self._node is None:
+            self._node, self._host, software = answer
+            refusal = self._transport.refusal(self._node, self._host, software)
+            if refusal is None:
+                self.check()
+            return refusal
+        message: Message = answer
+        if isinstance(message, StartFailure) and message.error is not None:
+            return self._transport.refused(self._node, self._host, message)
         return message
 
     def kill(self) -> None:
         """End the actor; also one that still waits for a place."""
-        self._ray.kill(self._actor, no_restart=True)
+        self._transport.ray.kill(self._actor, no_restart=True)
 
 
 @final
 class RayTransport:
-    """Asks for actors and waits on their answers."""
+    """Asks for actors and waits on their answers (stateful: the nodes that are refused)."""
 
-    def __init__(self, factory: WorkerFactory, address: str, *, size: int, threads: int) -> None:
-        self._factory = pickle.dumps(factory)
-        self._ray, self._ours = connect(address, cpus=size * threads)
+    def __init__(
+        self, factory: WorkerFactory, cluster: RayCluster, resources: WorkerResources
+    ) -> None:
+        self.ray = cluster.ray
+        self.factory = pickle.dumps(factory)
+        self._cluster = cluster
+        self._software = ray_actor.software()
+        self._refused: set[str] = set()
         try:
-            gpus = _gpus_per_worker(self._ray, address, threads)
+            self._resources = cluster.decided(resources)
+            cluster.check(self._resources)
         except BaseException:
-            self.close()
+            cluster.close()
             raise
-        # Ray's own restarts and retries wait for ever once capacity is gone: the pool does both.
-        self._actor = self._ray.remote(RemoteWorker).options(
-            num_cpus=threads,
-            num_gpus=gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            scheduling_strategy="SPREAD",
-        )
+        # As source text, so that a node without evomerge can say what it lacks.
+        self.ray.cloudpickle.register_pickle_by_value(ray_actor)
+        self._actor = self.ray.remote(ray_actor.RemoteWorker)
 
     def launch(self, place: int) -> RayMember:  # noqa: ARG002 - Ray finds the place
         """Ask for an actor."""
-        return RayMember(self._ray, self._actor.remote(self._factory))
+        others = {_NODE_LABEL: f"!in({','.join(sorted(self._refused))})"} if self._refused else None
+        # Ray's own restarts and retries wait for ever once capacity is gone: the pool does both.
+        options = self._actor.options(
+            num_cpus=self._resources.cpus,
+            num_gpus=self._resources.gpus,
+            memory=self._resources.memory,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+            label_selector=others,
+        )
+        return RayMember(self, options.remote())
 
     def wait(self, members: Sequence[RayMember], timeout: float) -> Sequence[RayMember]:
         """The members whose answer has arrived."""
@@ -141,93 +149,55 @@ class RayTransport:
             time.sleep(timeout)
             return ()
         wanted = 1 if timeout else len(asked)
-        ready, _ = self._ray.wait(list(asked), num_returns=wanted, timeout=timeout)
+        ready, _ = self.ray.wait(list(asked), num_returns=wanted, timeout=timeout)
         return [asked[reference] for reference in ready]
 
-    def close(self) -> None:
-        """End Ray if it was started for this pool."""
-        if self._ours:
-            self._ours = False
-            self._ray.shutdown()
-
-
-def connect(address: str, *, cpus: int) -> tuple[Any, bool]:
-    """Ray, connected; and whether this call did it, so that the caller must shut it down.
-
-    Raises:
-        InvalidInput: Ray is not installed, or the address is malformed.
-        PreflightFailed: no cluster answers at the address.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address == LOCAL:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # what Ray does anyway, with a warning
-    else:
-        _probe(address)
-    try:
-        import ray  # noqa: PLC0415 - an optional dependency that takes half a second
-    except ImportError as error:
-        raise InvalidInput(
-            f"the ray engine needs Ray, which is not installed ({one_line(error)}); "
-            "run: pip install 'evomerge[ray]'"
-        ) from error
-    if ray.is_initialized():
-        return ray, False
-    quiet = {"logging_level": "error", "log_to_driver": False}
-    if address == LOCAL:
-        # An explicit "local": without it Ray joins whatever cluster it finds on this machine.
-        ray.init(
-            address=LOCAL,
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            **quiet,
+    def no_room(self, seconds: float) -> EvomergeError | None:
+        """The error that ends the run, or None to wait on, after `seconds` without any worker."""
+        line = f"Ray at {self._cluster.address} had no room for a worker in {seconds:g} s"
+        if self._cluster.autoscaling():
+            _log.warning("%s; waiting on for the cluster to start nodes", line)
+            return None
+        return Interrupted(
+            f"{line} (each takes {self._resources}): other jobs hold the nodes, or the nodes are "
+            "gone; finished work is saved, and the same command continues when there is room"
         )
-        return ray, True
-    try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError) as error:
-        raise PreflightFailed(
-            f"Ray at {address} refused the connection ({one_line(error)}); expected the same Ray "
-            "version and the same token: if the cluster uses tokens, set RAY_AUTH_MODE=token and "
-            "copy the head's ~/.ray/auth_token or set RAY_AUTH_TOKEN"
-        ) from error
-    return ray, True
+
+    def refusal(
+        self, node: str, host: str, software: tuple[tuple[str, str], ...]
+    ) -> StartFailure | None:
+        """Why a node gets no worker: because its software would score otherwise; or None."""
+        there, here = dict(software), dict(self._software)
+        differing = [
+            f"{name}: {there[name]} there, {here[name]} at the driver"
+            for name in here
+            if there[name] != here[name]
+        ]
+        if not differing:
+            return None
+        fix = "install the same versions on all nodes"
+        line = f"node {host} has other software ({'; '.join(differing)}); {fix}"
+        return self.refused(node, "", StartFailure((line,), PreflightFailed))
+
+    def refused(self, node: str, host: str, failure: StartFailure) -> StartFailure:
+        """The failure after which a node gets no more workers, if there are others."""
+        self._refused.add(node)
+        offers = self._cluster.offers()
+        if host and len(offers) > 1:
+            named = tuple(f"node {host}: {problem}" for problem in failure.problems)
+            failure = replace(failure, problems=named)
+        others = [offer for name, offer in offers.items() if name not in self._refused]
+        return replace(failure, elsewhere=any(self._resources.fits(offer) for offer in others))
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._cluster.close()
 
 
 def _epitaph(error: Exception) -> str:
     """What Ray knows about the death of an actor, without its page of general advice."""
     detail = str(error).partition("Worker exit detail: ")[2].partition(" Some common causes")[0]
     return f"{type(error).__name__}: {detail}" if detail else one_line(error)
-
-
-def _probe(address: str) -> None:
-    """Fail in seconds where `ray.init` would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit():
-        raise InvalidInput(
-            f"Ray address '{address}': expected 'local' or host:port of the head node, such as "
-            "10.0.0.1:6379"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise PreflightFailed(
-            f"no Ray cluster answers at {address} ({one_line(error)}); start one with 'ray start "
-            "--head', or correct the address"
-        ) from error
-
-
-def _gpus_per_worker(ray: Any, address: str, threads: int) -> int:
-    """1 if any node has a GPU; raises PreflightFailed if a worker fits on no node, ever."""
-    offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = 1 if any(offer.get("GPU", 0) >= 1 for offer in offers) else 0
-    if any(offer.get("CPU", 0) >= threads and offer.get("GPU", 0) >= gpus for offer in offers):
-        return gpus
-    seen = "; ".join(f"{o.get('CPU', 0):g} CPUs, {o.get('GPU', 0):g} GPUs" for o in offers)
-    raise PreflightFailed(
-        f"Ray at {address}: no node can hold a worker: expected {threads} CPUs and {gpus} GPUs on "
-        f"one node, got {seen or 'no nodes'}; add a node, or lower the threads per worker"
-    )
 
 
 _conforms: type[WorkerPool] = SupervisedPool[RayMember]

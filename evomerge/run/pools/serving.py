@@ -26,10 +26,17 @@ class Started:
 
 @dataclass(frozen=True)
 class StartFailure:
-    """Why a worker could not be made; `error` is the class of a user's error, else None."""
+    """Why a worker could not be made.
+
+    Attributes:
+        problems: one line each.
+        error: the class of a user's error, else None.
+        elsewhere: the reason is one node's, and there are others for the next worker.
+    """
 
     problems: tuple[str, ...]
     error: type[EvomergeError] | None = None
+    elsewhere: bool = False
 
 
 Message = Started | StartFailure | Scored | Failed | Lost

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar, final
 
-from evomerge.candidate import Assignment, Failed, Lost, Scored
+from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost, Scored
 from evomerge.errors import EvomergeError
-from evomerge.run.pool import Answer
+from evomerge.run.pool import Answer, Deadline
 from evomerge.run.pools.backoff import Backoff
 from evomerge.run.pools.serving import Message, Started, StartFailure
 
@@ -31,6 +31,11 @@ class Gone:
 
 class Member(Protocol):
     """One worker as the driver sees it; it was asked to start when it was made."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether there is room for it, so that it is getting ready; no news later than `heard`."""
+        ...
 
     def give(self, assignment: Assignment) -> bool:
         """Hand it an assignment; False when it is already gone."""
@@ -63,6 +68,10 @@ class Transport(Protocol[M]):
         """The members that may have something to say; waits up to `timeout` seconds for one."""
         ...
 
+    def no_room(self, seconds: float) -> EvomergeError | None:
+        """Asked when no member has had a place for `seconds`: what ends the run, None to wait."""
+        ...
+
     def close(self) -> None:
         """Let go of whatever the members shared; they have been killed."""
         ...
@@ -72,7 +81,8 @@ class Transport(Protocol[M]):
 class _Post(Generic[M]):
     """A filled place: its worker, and what it is expected to say until when.
 
-    `expected` is "start", "check", "answer" or nothing.
+    `expected` is "place", "start", "check", "answer" or nothing; `allowed` the seconds that it has
+    for an answer.
     """
 
     member: M
@@ -80,6 +90,7 @@ class _Post(Generic[M]):
     expected: str | None
     until: float
     assignment: Assignment | None = None
+    allowed: float = 0.0
 
 
 @final
@@ -90,6 +101,7 @@ class SupervisedPool(Generic[M]):
     the deadline is killed and its place filled again after a pause; what it was doing is Lost.
     Since one loss may have taken others along (a node, an out-of-memory killer), the idle ones
     are asked for a sign of life before they get anything: no candidate is blamed for them.
+    One that waits for a place, where places are limited, waits as long as any other has one.
     """
 
     def __init__(
@@ -97,19 +109,20 @@ class SupervisedPool(Generic[M]):
         transport: Transport[M],
         size: int,
         *,
-        deadline: float | None = None,
+        deadline: Deadline,
         start_deadline: float = START_DEADLINE,
     ) -> None:
-        """Start `size` workers; deadlines are seconds per assignment and per start."""
+        """Start `size` workers, each of which has `start_deadline` seconds to get ready."""
         self._transport = transport
         self._size = size
-        self._deadline = float("inf") if deadline is None else deadline
+        self._deadline = deadline
         self._start_deadline = start_deadline
         self._posts: dict[int, _Post[M]] = {}
         self._backoff = Backoff()
         self._queue: deque[Assignment] = deque()
         self._answers: list[Answer] = []
         self._hopeless: EvomergeError | None = None
+        self._placeless_until = float("inf")
         try:
             self._fill()
         except BaseException:
@@ -183,8 +196,7 @@ class SupervisedPool(Generic[M]):
         for place in range(self._size):
             if place not in self._posts and self._backoff.due(place) <= now:
                 member = self._transport.launch(place)
-                until = now + self._start_deadline
-                self._posts[place] = _Post(member, f"place {place}", "start", until)
+                self._posts[place] = _Post(member, f"place {place}", "place", float("inf"))
 
     def _listen(self, timeout: float) -> None:
         places = {id(post.member): place for place, post in self._posts.items()}
@@ -193,6 +205,18 @@ class SupervisedPool(Generic[M]):
             place = places[id(member)]
             while place in self._posts and (said := member.heard()) is not None:
                 self._hear(place, said)
+        self._seat()
+
+    def _seat(self) -> None:
+        """Start the clocks of members that have got a place, or that of having no such member."""
+        now = time.monotonic()
+        for post in self._posts.values():
+            if post.expected == "place" and post.member.placed:
+                post.expected, post.until = "start", now + self._start_deadline
+        if any(post.expected != "place" for post in self._posts.values()) or not self._posts:
+            self._placeless_until = float("inf")
+        elif self._placeless_until == float("inf"):
+            self._placeless_until = now + self._start_deadline
 
     def _hear(self, place: int, said: Message | Gone) -> None:
         post = self._posts[place]
@@ -204,9 +228,11 @@ class SupervisedPool(Generic[M]):
             self._backoff.answered(place)
             self._answers.append(Answer(post.assignment, said, post.name))
             post.assignment, post.expected, post.until = None, None, float("inf")
+            if isinstance(said, Failed) and said.kind == OUT_OF_MEMORY:
+                self._dismiss(place, "out of memory; a new worker takes its place")
         elif isinstance(said, StartFailure):
             self._dismiss_unready(place, said)
-        elif post.expected == "start":
+        elif post.expected in ("place", "start"):
             assert isinstance(said, Gone)
             self._dismiss_unready(place, StartFailure((said.reason,)))
         else:
@@ -229,12 +255,18 @@ class SupervisedPool(Generic[M]):
         """Replace a worker that could not start, unless that is hopeless."""
         self._posts.pop(place).member.kill()
         _log.warning("worker at place %d did not start: %s", place, " ".join(failure.problems))
-        alone = all(post.expected == "start" for post in self._posts.values())
-        error = self._backoff.not_started(place, failure, time.monotonic(), alone=alone)
+        starting = [post.expected in ("place", "start") for post in self._posts.values()]
+        error = self._backoff.not_started(
+            place, failure, time.monotonic(), ready=not all(starting), starting=any(starting)
+        )
         self._hopeless = self._hopeless or error
 
     def _expire(self) -> None:
         now = time.monotonic()
+        if now >= self._placeless_until:
+            self._placeless_until = now + self._start_deadline
+            error = self._transport.no_room(self._start_deadline)
+            self._hopeless = self._hopeless or error
         for place, post in list(self._posts.items()):
             if now < post.until:
                 continue
@@ -244,7 +276,7 @@ class SupervisedPool(Generic[M]):
             elif post.expected == "check":
                 self._dismiss(place, f"no sign of life for {_CHECK_DEADLINE:g} s")
             else:
-                self._dismiss(place, f"no answer within {self._deadline:g} s; it was stopped")
+                self._dismiss(place, f"no answer within {post.allowed:.0f} s; it was stopped")
 
     def _feed(self) -> None:
         for place, post in list(self._posts.items()):
@@ -254,11 +286,13 @@ class SupervisedPool(Generic[M]):
                 continue
             if post.member.give(self._queue[0]):
                 post.assignment, post.expected = self._queue.popleft(), "answer"
-                post.until = time.monotonic() + self._deadline
+                post.allowed = self._deadline(post.assignment)
+                post.until = time.monotonic() + post.allowed
             else:
                 self._dismiss(place, "gone while it was idle")
 
     def _next_change(self) -> float:
         """When the clock alone makes something happen."""
         missing = [self._backoff.due(p) for p in range(self._size) if p not in self._posts]
-        return min([*missing, *(post.until for post in self._posts.values())], default=float("inf"))
+        clocks = (post.until for post in self._posts.values())
+        return min([self._placeless_until, *missing, *clocks])

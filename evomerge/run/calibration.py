@@ -1,0 +1,193 @@
+"""A short measurement of one worker before a run: what it takes, in seconds and bytes."""
+
+# ruff: noqa: PLC0415 - the environment of the child comes before torch
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
+from evomerge.errors import EvomergeError, PreflightFailed
+from evomerge.recipe import Recipe
+from evomerge.run.forecast import Costs
+from evomerge.run.pool import EvaluatingWorker
+
+if TYPE_CHECKING:
+    from evomerge.run.workers import WorkerSpec
+
+SECONDS = 30.0
+_STAGE = "calibration"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What to build and score.
+
+    Attributes:
+        recipes: of different methods; the first is what the search starts from.
+        few: items for a first impression, and to build without scoring much.
+        usual: items of one evaluation in the search.
+        many: several times as many, to tell the cost of an item from that of a call.
+        seconds: after which nothing more is begun.
+    """
+
+    recipes: tuple[Recipe, ...]
+    few: ItemSelection
+    usual: ItemSelection
+    many: ItemSelection
+    seconds: float = SECONDS
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds to build the first and a further merge of each method, and to score some items."""
+
+    first: Mapping[str, float]
+    further: Mapping[str, float]
+    scores: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured.
+
+    Attributes:
+        start: seconds from nothing to a worker that is ready.
+        timings: of its evaluations.
+        private: the most bytes that it held of its own.
+        mapped: bytes of files that it maps, which the workers of a machine share: libraries and
+            parents.
+        device: the most bytes that it held on a GPU.
+    """
+
+    start: float
+    timings: Timings
+    private: int
+    mapped: int
+    device: int
+
+    @property
+    def costs(self) -> Costs:
+        """The measurements as a straight line over the number of items."""
+        call, item = _line(self.timings.scores)
+        return Costs(self.start, self.timings.first, self.timings.further, call, item)
+
+
+def calibrate(spec: WorkerSpec, rehearsal: Rehearsal) -> Calibration:
+    """Start one worker in a process of its own, on the first GPU if there is one, and measure it.
+
+    Raises:
+        PreflightFailed: the worker cannot start, or not even the first recipe can be scored.
+    """
+    context = multiprocessing.get_context("spawn")
+    message = pickle.dumps((spec, rehearsal))
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            found = pool.submit(_measured, message, spec.threads, time.time()).result()
+        except BrokenProcessPool:
+            raise PreflightFailed(
+                "calibration: the worker was killed, most likely because memory ran out; merge "
+                "smaller models, lower objective.batch_size, or see the estimate with --quick"
+            ) from None
+    if isinstance(found, Calibration):
+        return found
+    raise PreflightFailed([f"calibration: {line}" for line in found])
+
+
+def rehearse(
+    worker: EvaluatingWorker, rehearsal: Rehearsal, now: Callable[[], float] = time.perf_counter
+) -> Timings | Failed:
+    """Evaluate as much of a rehearsal as its time allows.
+
+    Returns:
+        the seconds, or why the first recipe failed; a later recipe that fails is left out.
+    """
+    began = now()
+    first: dict[str, float] = {}
+    further: dict[str, float] = {}
+    scores: dict[int, float] = {}
+
+    def evaluate(number: int, recipe: Recipe, items: ItemSelection) -> Failed | float:
+        outcome = worker.evaluate(Assignment(number, _STAGE, recipe, items))
+        if isinstance(outcome, Failed):
+            return outcome
+        assert isinstance(outcome, Scored), "a worker scores or fails"
+        known = further if recipe.merge_method in first else first
+        known[recipe.merge_method] = outcome.build_seconds
+        return outcome.score_seconds
+
+    def left() -> float:
+        return rehearsal.seconds - (now() - began)
+
+    start, *others = rehearsal.recipes
+    last = evaluate(0, start, rehearsal.few)
+    if isinstance(last, Failed):
+        return last
+    scored = rehearsal.few
+    scores[scored.count] = last
+    for items in (rehearsal.usual, rehearsal.usual, rehearsal.many):
+        # What has been scored so far pays for warming up, so this is a pessimistic guess.
+        if items.count < scored.count or scores[scored.count] * items.count / scored.count > left():
+            break
+        seconds = evaluate(0, start, items)
+        if isinstance(seconds, Failed):
+            return seconds
+        if items.count > rehearsal.few.count:
+            scores.pop(rehearsal.few.count, None)
+        scores[items.count], scored = seconds, items
+    for number, recipe in enumerate(others, start=1):
+        for _ in range(2):
+            if left() > 0.0:
+                evaluate(number, recipe, rehearsal.few)
+    return Timings(first, {**first, **further}, tuple(sorted(scores.items())))
+
+
+def _measured(message: bytes, threads: int, asked: float) -> Calibration | tuple[str, ...]:
+    """In the child: a worker as in a run, measured; or the problems that it has."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(quiet, stream)
+    spec, rehearsal = pickle.loads(message)
+    import torch
+
+    try:
+        worker = spec()
+    except EvomergeError as error:
+        return error.problems
+    start = time.time() - asked
+    timings = rehearse(worker, rehearsal)
+    if isinstance(timings, Failed):
+        return (f"the recipe that the search starts from fails: {timings.message}",)
+    held, files = own_memory()
+    device = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+    return Calibration(start, timings, held, files, device)
+
+
+def own_memory(status: Path = Path("/proc/self/status")) -> tuple[int, int]:
+    """The most bytes that this process held of its own so far, and what it maps from files."""
+    if sys.platform != "linux":
+        import psutil
+
+        return int(psutil.Process().memory_info().rss), 0
+    values = dict(line.split(":", 1) for line in status.read_text("ascii").splitlines())
+    peak, files = (int(values[name].split()[0]) << 10 for name in ("VmHWM", "RssFile"))
+    return peak - files, files
+
+
+def _line(scores: tuple[tuple[int, float], ...]) -> tuple[float, float]:
+    """Seconds per call and per item from one or more (items, seconds), ascending."""
+    (few, low), (many, high) = scores[0], scores[-1]
+    slope = (high - low) / (many - few) if many > few else 0.0
+    item = min(slope, high / many) if slope > 0.0 else high / many
+    return max(0.0, high - item * many), item

@@ -1,0 +1,257 @@
+"""What a run will take: evaluations, items and seconds, from its plan and a few measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from evomerge.candidate import ItemSelection
+from evomerge.evaluate.splits import minibatch
+from evomerge.run.archive import TOP_BASELINES, TOP_CANDIDATES
+from evomerge.run.final import cost, rungs
+from evomerge.run.plan import FINAL_SHARE, Allotment, RunPlan, StagePlan
+from evomerge.run.stage_search import BASELINE_MINIBATCHES, WARM_STARTS
+from evomerge.run.timeline import generations, makespan
+from evomerge.search.generations import ESTIMATES
+from evomerge.space import SearchSpace
+
+HANDING_OVER = 3.0
+"""Seconds to draw the report of a run."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that one worker needs.
+
+    Attributes:
+        start: until it is ready.
+        first: to build the first merge of a method, by method; that is when it learns about the
+            parents. A method that is missing costs as much as the dearest.
+        build: to build each further one.
+        call: to score a candidate, whatever the number of items.
+        item: to score each item.
+    """
+
+    start: float
+    first: Mapping[str, float]
+    build: Mapping[str, float]
+    call: float
+    item: float
+
+    def score(self, items: int) -> float:
+        """Seconds to score a candidate on this many items."""
+        return self.call + self.item * items
+
+    def first_build(self, method: str) -> float:
+        """Seconds until the first merge of a method is built."""
+        return self.first.get(method, max(self.first.values(), default=0.0))
+
+    def next_build(self, method: str) -> float:
+        """Seconds for each merge that follows."""
+        return self.build.get(method, max(self.build.values(), default=0.0))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run: evaluations at most, items of all of them, wall time.
+
+    `evaluations` and `items` are None where only the clock ends the phase and nothing was measured,
+    `seconds` and `busy` (of all workers together) where nothing was measured.
+    """
+
+    name: str
+    evaluations: int | None
+    items: int | None
+    seconds: float | None
+    busy: float | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """All of a run; `starting` and `handing_over` are the seconds before and after its phases."""
+
+    phases: tuple[Phase, ...]
+    workers: int
+    starting: float | None
+    handing_over: float | None
+
+    @property
+    def evaluations(self) -> int | None:
+        """Of all phases."""
+        known = [phase.evaluations for phase in self.phases]
+        return None if None in known else sum(count for count in known if count is not None)
+
+    @property
+    def items(self) -> int | None:
+        """Of all phases."""
+        known = [phase.items for phase in self.phases]
+        return None if None in known else sum(count for count in known if count is not None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time from the command to the saved winner."""
+        if self.starting is None or self.handing_over is None:
+            return None
+        return (
+            self.starting + self.handing_over + sum(phase.seconds or 0.0 for phase in self.phases)
+        )
+
+    @property
+    def utilization(self) -> float | None:
+        """The share of their time, from ready to done, in which workers evaluate."""
+        wall = sum(phase.seconds or 0.0 for phase in self.phases)
+        busy = sum(phase.busy or 0.0 for phase in self.phases)
+        return busy / (self.workers * wall) if wall else None
+
+
+def forecast(plan: RunPlan, workers: int, costs: Costs | None, *, before: float = 0.0) -> Forecast:
+    """Walk through the phases of a run as they would come.
+
+    Args:
+        plan: the run.
+        workers: how many evaluate at the same time.
+        costs: what was measured; None for counts only.
+        before: seconds until workers are asked for.
+    """
+    walk = _Walk(plan, workers, costs)
+    for stage, allotment in zip(plan.stages, plan.allotments, strict=True):
+        walk.stage(stage, allotment)
+    walk.holdout()
+    if costs is None:
+        return Forecast(tuple(walk.phases), workers, None, None)
+    last = plan.holdout_items.count or plan.selection_items.count
+    over = HANDING_OVER + costs.first_build(_method(plan.stages[-1])) + costs.score(last)
+    return Forecast(tuple(walk.phases), workers, before + costs.start, over)
+
+
+@final
+class _Walk:
+    """One walk through a run (stateful: the clock, what is spent, the phases so far)."""
+
+    def __init__(self, plan: RunPlan, workers: int, costs: Costs | None) -> None:
+        self.phases: list[Phase] = []
+        self._plan = plan
+        self._workers = workers
+        self._costs = costs
+        self._clock = 0.0 if costs is None else costs.start
+        self._items = 0
+        self._holdout: dict[str, str] = {}
+
+    def stage(self, stage: StagePlan, allotment: Allotment) -> None:
+        """Baselines, starting points, search and final."""
+        batch = minibatch(self._plan.search_items, stage.minibatch, generation=0, seed=0).count
+        wide = BASELINE_MINIBATCHES * stage.minibatch
+        early = minibatch(self._plan.search_items, wide, generation=0, seed=0).count
+        methods = [baseline.recipe.merge_method for baseline in stage.baselines]
+        self._holdout |= {b.label: b.recipe.merge_method for b in stage.baselines}
+        self._phase(stage, "baselines", methods, early, seen=set())
+        starts = min(1 + WARM_STARTS, len(stage.starting_points(stage.baselines)))
+        method = _method(stage)
+        self._phase(stage, "starting points", [method] * starts, early, seen=set(methods))
+        count = self._search(stage, allotment, batch, method, len(methods) + starts)
+        self._final(stage, allotment, method, starts, count)
+
+    def holdout(self) -> None:
+        """The baselines of all stages and the winner."""
+        items = self._plan.holdout_items.count
+        if items:
+            methods = [*self._holdout.values(), ""]
+            self._phase(None, "holdout", methods, items, seen=set(methods))
+
+    def _phase(
+        self, stage: StagePlan | None, name: str, methods: Sequence[str], items: int, seen: set[str]
+    ) -> None:
+        """Evaluations of recipes with these methods on as many items each, all at once."""
+        if not methods:
+            return
+        durations = [self._seconds(method, items, first=method not in seen) for method in methods]
+        wall = makespan(durations, self._workers)
+        self._add(stage, name, len(methods), items, wall, sum(durations))
+
+    def _seconds(self, method: str, items: int, *, first: bool) -> float:
+        if self._costs is None:
+            return 0.0
+        build = self._costs.first_build(method) if first else self._costs.next_build(method)
+        return build + self._costs.score(items)
+
+    def _add(
+        self, stage: StagePlan | None, name: str, count: int, items: int, wall: float, busy: float
+    ) -> None:
+        label = f"{stage.name}: {name}" if stage is not None and stage.name else name
+        timed = self._costs is not None
+        self.phases.append(
+            Phase(label, count, count * items, wall if timed else None, busy if timed else None)
+        )
+        self._clock += wall
+        self._items += count * items
+
+    def _search(
+        self, stage: StagePlan, given: Allotment, items: int, method: str, before: int
+    ) -> int | None:
+        """As many generations as the allotment pays for; None when nobody knows how many."""
+        limits: list[int] = []
+        if given.candidates is not None:
+            limits.append(given.candidates - before)
+        if given.items is not None and given.items_until is not None:
+            left = given.items_until - given.items * FINAL_SHARE - self._items
+            limits.append(int(left / items))
+        until = None
+        if given.seconds is not None and given.seconds_until is not None:
+            until = given.seconds_until - given.seconds * FINAL_SHARE - self._clock
+            if self._costs is not None:
+                each = max(self._seconds(method, items, first=False), 1e-3)
+                limits.append(int(self._workers * max(until, 0.0) / each) + 2 * stage.population)
+        if not limits:
+            label = f"{stage.name}: search" if stage.name else "search"
+            self.phases.append(Phase(label, None, None, None, None))
+            return None
+        count = max(0, min(limits))
+        durations = [self._seconds(method, items, first=k < self._workers) for k in range(count)]
+        until = None if self._costs is None else until
+        rhythm = (stage.population, stage.schedule, until)
+        done, wall = generations(durations, self._workers, *rhythm)
+        self._add(stage, "search", done, items, wall, sum(durations[:done]))
+        return done
+
+    def _final(
+        self, stage: StagePlan, given: Allotment, method: str, starts: int, searched: int | None
+    ) -> None:
+        """Rung after rung, with as many finalists as there can be."""
+        told = None if searched is None else searched // stage.population
+        alive = min(TOP_BASELINES, len(stage.baselines)) + min(1, starts)
+        alive += TOP_CANDIDATES if searched is None else min(TOP_CANDIDATES, searched)
+        alive += ESTIMATES if told is None or told else 0
+        wall, busy, items, evaluations = 0.0, 0.0, 0, 0
+        for rung in self._rungs(given, alive):
+            durations = [self._seconds(method, rung, first=False)] * alive
+            wall, busy = wall + makespan(durations, self._workers), busy + sum(durations)
+            items, evaluations = items + alive * rung, evaluations + alive
+            alive = alive // 2 + alive % 2 + 1
+        label = f"{stage.name}: final" if stage.name else "final"
+        timed = self._costs is not None
+        self.phases.append(
+            Phase(label, evaluations, items, wall if timed else None, busy if timed else None)
+        )
+        self._clock += wall
+        self._items += items
+
+    def _rungs(self, given: Allotment, finalists: int) -> list[int]:
+        """Items of each rung, shortened to what an item budget leaves for the final."""
+        parts: tuple[ItemSelection, ...] = rungs(self._plan.selection_items, self._plan.seed)
+        share = 1.0
+        if given.items is not None:
+            share = min(1.0, given.items * FINAL_SHARE / cost(finalists, parts))
+        return [
+            sum(max(1, int(share * len(ids))) for _, ids in part.tasks)
+            if share < 1.0
+            else part.count
+            for part in parts
+        ]
+
+
+def _method(stage: StagePlan) -> str:
+    """The merge method of the search; "" where it is a gene, which counts as the dearest."""
+    if isinstance(stage.space, SearchSpace) and stage.space.methods_vary:
+        return ""
+    return stage.space.decode(stage.space.start).merge_method

@@ -1,0 +1,77 @@
+"""What the URL of a shared run means; a password in it never reaches a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+from urllib.parse import parse_qsl, unquote, urlencode
+
+from evomerge.errors import InvalidInput
+
+SCHEMES = ("postgresql://", "postgres://")
+_HIDDEN = "***"
+
+
+@final
+@dataclass(frozen=True)
+class Address:
+    """A database, and the run in it that is meant; an empty `run` means none was named.
+
+    `plain` is the URL without user and password. As text, the password is hidden.
+    """
+
+    plain: str
+    user: str | None
+    password: str | None
+    run: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read postgresql://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?OPTIONS][#RUN].
+
+        A password may contain any character but "/"; without one, libpq's PGPASSWORD and
+        ~/.pgpass apply.
+
+        Raises:
+            InvalidInput: no such URL, or it names no database.
+        """
+        if not is_address(text):
+            raise InvalidInput(
+                "storage: expected a URL such as postgresql://USER@HOST/DATABASE, got "
+                f"{text.rpartition('@')[2]}"
+            )
+        scheme, _, rest = text.partition("://")
+        authority, slash, path = rest.partition("/")
+        account, at, hosts = authority.rpartition("@")
+        user, colon, password = account.partition(":")
+        target, _, run = f"{hosts}{slash}{path}".partition("#")
+        target, _, query = target.partition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        secret = options.pop("password", unquote(password) if colon else None)
+        plain = f"{scheme}://{target}" + (f"?{urlencode(options)}" if options else "")
+        address = cls(plain, unquote(user) if at and user else None, secret, unquote(run))
+        if not target.partition("/")[2]:
+            raise InvalidInput(f"storage: {address}: expected a database after the host: HOST/NAME")
+        return address
+
+    def named(self, run: str) -> Address:
+        """The same database with another run."""
+        return Address(self.plain, self.user, self.password, run)
+
+    def hidden(self, text: str) -> str:
+        """`text` without the password, in case a library quotes it."""
+        return text.replace(self.password, _HIDDEN) if self.password else text
+
+    def __str__(self) -> str:
+        scheme, _, rest = self.plain.partition("://")
+        secret = f":{_HIDDEN}" if self.password is not None else ""
+        account = f"{self.user or ''}{secret}@" if self.user or secret else ""
+        return f"{scheme}://{account}{rest}{f'#{self.run}' if self.run else ''}"
+
+    def __repr__(self) -> str:
+        return f"Address({self})"
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is meant as the URL of a database, not as a path."""
+    return text.startswith(SCHEMES)
