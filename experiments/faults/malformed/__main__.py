@@ -24,7 +24,7 @@ from experiments.faults.malformed.world import Done, World, build, called
 SECONDS = 60.0
 EVERY = 25
 """One case in so many is a process of its own, too."""
-_FIX = re.compile(r"(; |: (?!.*; ))[^;]*?[a-z]+ [^;]*$")
+_FIX = re.compile(r"(; |: (?!.*; ))[^;]*\w[^;]*$|expected .+, got ")
 
 
 def main() -> None:

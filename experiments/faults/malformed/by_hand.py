@@ -81,7 +81,8 @@ def texts() -> Iterator[Case]:
 
         yield Case("space", name, validate, "file.yaml")
         yield Case("recipe", name, merge, "file.yaml")
-        yield Case("task", name, task, "" if name in ("empty", "duplicate keys") else "file.yaml")
+        # YAML without a task in it is no task file
+        yield Case("task", name, task, "" if name in _NO_TASKS else "file.yaml")
     for name, make in {"a pipe": os.mkfifo, "a folder": os.mkdir, "a loop": _loop}.items():
 
         def odd(folder: Path, world: World, make: Any = make) -> list[object]:
@@ -481,6 +482,7 @@ def tasks() -> Iterator[Case]:
         yield Case("task", f"data: {name}", data, "pick")
 
 
+_NO_TASKS = ("empty", "duplicate keys", "a terminal command")
 _MAY = ("doc_to_target", "num_fewshot", "metric_list", "taks2")
 
 
