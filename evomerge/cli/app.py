@@ -180,6 +180,9 @@ def plan(
     quick: Annotated[
         bool, typer.Option("--quick", help="Read headers only: no times, memory estimated.")
     ] = False,
+    task_code: TaskCode = None,
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
     as_json: Json = False,
 ) -> None:
     """Show what a search will do and need: evaluations, memory, disk and, after a short test, time.
@@ -189,7 +192,9 @@ def plan(
     """
     from evomerge.cli.plan import PlanRequest, plan_command
 
-    request = PlanRequest(space, budget, out, seed, workers, address, tuple(settings or ()), quick)
+    allow = _allowed(task_code, remote_code, pickle)
+    changes = tuple(settings or ())
+    request = PlanRequest(space, budget, out, seed, workers, address, changes, quick, allow)
     plan_command(request, as_json=as_json)
 
 

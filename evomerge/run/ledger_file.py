@@ -50,6 +50,8 @@ class LedgerFile:
     def writing(cls, path: Path) -> Self:
         """Open for writing, creating the tables if there are none, and check every row."""
         with explained(path):
+            if os.path.lexists(path) and not path.is_file():  # a pipe would be waited for
+                raise InvalidInput(f"{path}: not a ledger, and not a file: {ELSEWHERE}")
             connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
             file = cls(connection, path)
             try:
