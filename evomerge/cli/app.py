@@ -239,6 +239,34 @@ def report(
 
 
 @app.command()
+def repair(
+    run: Run,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is lost.")] = False,
+) -> None:
+    """Rebuild a run's damaged ledger from its intact rows; the damaged files are kept."""
+    from evomerge.cli.repairing import repair_command
+
+    repair_command(run, dry=dry_run)
+
+
+@app.command()
+def mirror(
+    run: SharedRun,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="URL", help="sqlite:///FILE, journal:FILE or postgresql://..."
+        ),
+    ],
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run ends.")] = False,
+) -> None:
+    """Write a run as an Optuna study, for optuna-dashboard; safe while it runs."""
+    from evomerge.cli.mirroring import mirror_command
+
+    mirror_command(run, to, watch=watch)
+
+
+@app.command()
 def merge(
     recipe: Annotated[Path, typer.Argument(help="An evomerge or mergekit recipe.")],
     out: Annotated[Path, typer.Argument(help="New directory for the merged model.")],

@@ -49,6 +49,7 @@ class Evaluations:
         self._first_failure: Failed | None = None
         self._spent_before = float(ledger.meta("seconds") or 0.0)
         self._began = time.monotonic()
+        self._fresh = False
         self.items_spent = 0
 
     @property
@@ -102,8 +103,10 @@ class Evaluations:
             yield from self.answers()
 
     def save_clock(self) -> None:
-        """Note the time spent, for when the run is continued."""
-        self._ledger.set_meta("seconds", self.seconds, lasting=True)
+        """Note the time spent, for when the run is continued; replaying takes none."""
+        if self._fresh:
+            self._ledger.set_meta("seconds", self.seconds, lasting=True)
+            self._fresh = False
 
     def begin_again_at(self, failures: Iterable[tuple[int, str]]) -> None:
         """Have the run, when it is continued, forget these and all evaluations after them.
@@ -121,6 +124,7 @@ class Evaluations:
     def _poll(self, timeout: float) -> Iterator[tuple[Evaluated, Outcome]]:
         for answer in self._dispatcher.poll(timeout):
             key = answer.assignment.key
+            self._fresh = True
             self._ledger.record(key, answer.outcome, attempts=answer.attempts, worker=answer.worker)
             yield self._answer(key, answer.outcome, replayed=False)
 
