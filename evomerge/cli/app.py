@@ -138,26 +138,29 @@ def search(
     winner is checked once on a holdout. The winner, its model and report.html are in the run
     directory.
     """
-    from evomerge.cli.searching import SearchRequest, search_command
+    from evomerge.cli.stopping import stopping_on_signals
 
-    allow = _allowed(task_code, remote_code, pickle)
-    request = SearchRequest(
-        space=space,
-        budget=budget,
-        out=out,
-        seed=seed,
-        workers=workers,
-        engine=engine.value,
-        address=address,
-        gpus_per_worker=gpus_per_worker,
-        memory_per_worker=memory_per_worker,
-        fetch=fetch,
-        timeout=timeout,
-        storage=storage,
-        settings=tuple(settings or ()),
-        allow=allow,
-    )
-    search_command(request, fail_if_not_better=fail_if_not_better, as_json=as_json)
+    with stopping_on_signals() as stopping:  # before the imports, which take seconds
+        from evomerge.cli.searching import SearchRequest, search_command
+
+        allow = _allowed(task_code, remote_code, pickle)
+        request = SearchRequest(
+            space=space,
+            budget=budget,
+            out=out,
+            seed=seed,
+            workers=workers,
+            engine=engine.value,
+            address=address,
+            gpus_per_worker=gpus_per_worker,
+            memory_per_worker=memory_per_worker,
+            fetch=fetch,
+            timeout=timeout,
+            storage=storage,
+            settings=tuple(settings or ()),
+            allow=allow,
+        )
+        search_command(request, stopping, fail_if_not_better=fail_if_not_better, as_json=as_json)
 
 
 @app.command()
