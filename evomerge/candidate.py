@@ -26,7 +26,7 @@ class ItemSelection:
         return sum(len(items) for _, items in self.tasks)
 
 
-PART = 128
+PART = 64
 """The most items per task that a worker scores in one go."""
 
 
@@ -97,6 +97,8 @@ class Scored:
 
 OUT_OF_MEMORY = "out of memory"
 """The kind of failure of a candidate that did not fit in memory, however small the batch."""
+NO_ROOM = "disk full"
+"""The kind of failure that says nothing about the candidate: a worker could not write a file."""
 REJECTED = "rejected"
 """The kind of failure of a candidate that was not scored because a cheap test found it broken."""
 

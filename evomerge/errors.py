@@ -62,5 +62,15 @@ class Interrupted(EvomergeError):
     exit_code = 75
 
 
+class DiskFull(Interrupted):
+    """A disk has no room left; with room, the same command continues; exit code 75."""
+
+    @classmethod
+    def of(cls, error: OSError) -> DiskFull:
+        """The error about a file that could not be written."""
+        where = "the disk" if error.filename is None else str(error.filename)
+        return cls(f"{where}: no space left; free some space and run the same command again")
+
+
 class BuildFailed(EvomergeError):
     """A merge that cannot be built or used: NaN in a merged tensor, a failed verification."""

@@ -25,7 +25,7 @@ class LmHarness:
     """Scores a live model, whose weights may change between calls.
 
     With the same batch size, tasks and weights the numbers are those of the `lm_eval` command,
-    bit for bit, up to 128 items; other selections are batched otherwise and may differ in the last
+    bit for bit, up to 64 items; other selections are batched otherwise and may differ in the last
     bits. A task that
     samples (`do_sample: true`) answers the same in every call for the same selection only.
     """

@@ -103,6 +103,11 @@ class Ledger:
             undo.pop_all()
         return ledger
 
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return self._file.path.parent
+
     def add_candidate(self, candidate: Candidate) -> None:
         """Record a candidate; again with the same recipe and genotype it does nothing.
 

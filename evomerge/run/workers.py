@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar, final
 
 import torch
 
-from evomerge.candidate import OUT_OF_MEMORY, SEARCH, Assignment, Failed, Scored
+from evomerge.candidate import NO_ROOM, OUT_OF_MEMORY, SEARCH, Assignment, Failed, Scored
 from evomerge.consent import NOTHING, Consent
-from evomerge.errors import BuildFailed, EvomergeError, PreflightFailed
+from evomerge.errors import DISK_FULL, BuildFailed, DiskFull, EvomergeError, PreflightFailed
 from evomerge.evaluate.evaluator import Evaluator, EvaluatorSpec
 from evomerge.recipe import STACK, Recipe
 from evomerge.run.benches import Bench, MergeBench, Probe, StackBench
@@ -196,6 +196,8 @@ def _failure(error: Exception) -> Failed:
     """What the error says about the candidate; the whole traceback goes to the worker's log."""
     if isinstance(error, BuildFailed):
         return Failed("unusable merge", _one_line(error))
+    if isinstance(error, DiskFull) or getattr(error, "errno", None) in DISK_FULL:
+        return Failed(NO_ROOM, _one_line(error))
     if isinstance(error, EvomergeError):
         return Failed("error", _one_line(error))
     traceback.print_exception(error, file=sys.stderr)
