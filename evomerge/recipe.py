@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from evomerge.tokenizer_policy import TokenizerPolicy
 
 Scalar = float | int | bool | str
+_SCALARS = frozenset({float, int, bool, str, type(None)})
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 STACK = "stack"
@@ -201,9 +202,12 @@ class Recipe:
 
 def _plain(value: object) -> object:
     """The recipe as nested lists with type names, the form that is hashed."""
+    kind = type(value)
+    if kind in _SCALARS:  # first: nearly all of them, for every candidate of a search
+        return value
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
-    if hasattr(value, "__dataclass_fields__"):
-        fields = {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-        return {"": type(value).__name__, **fields}
-    return value
+    fields = getattr(kind, "__dataclass_fields__", None)
+    if fields is None:
+        return value
+    return {"": kind.__name__, **{name: _plain(getattr(value, name)) for name in fields}}

@@ -66,8 +66,7 @@ class Search:
             return
         entries = {candidate.id: candidate for candidate in models}
         yield PhaseStarted("holdout", len(entries))
-        for evaluated, _ in self._evaluations.each(list(entries.values()), "holdout", items):
-            yield evaluated
+        yield from self._evaluations.each(list(entries.values()), "holdout", items)
         self._evaluations.save_clock()
 
 

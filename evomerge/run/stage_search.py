@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection, Scored
+from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection
 from evomerge.errors import TooManyFailures
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import Recipe
@@ -73,7 +73,8 @@ class StageSearch:
         self._counter = counter
         self._ledger = ledger
         self._evaluations = evaluations
-        self._archive = Archive()
+        self._archive = Archive(ledger.candidate)
+        self._batch: tuple[int, ItemSelection] | None = None
         self._first = counter.candidate
         self._first_generation = counter.generation
 
@@ -121,7 +122,7 @@ class StageSearch:
         return Warned(text)
 
     def _score(self, candidates: Sequence[Candidate], stage: str, items: ItemSelection) -> Steps:
-        for evaluated, _ in self._evaluations.each(candidates, stage, items):
+        for evaluated in self._evaluations.each(candidates, stage, items):
             self._archive.add(evaluated.candidate, stage, evaluated.fitness)
             yield evaluated
         self._evaluations.save_clock()
@@ -174,7 +175,7 @@ class StageSearch:
                 self._evaluations.submit(candidate, SEARCH, self._minibatch(generation))
             if not core.unfinished:
                 return strategy.estimates
-            for evaluated, _ in self._evaluations.answers():
+            for evaluated in self._evaluations.answers():
                 self._archive.add(evaluated.candidate, SEARCH, evaluated.fitness)
                 yield evaluated
                 for told in core.result(evaluated.candidate.id - first, evaluated.fitness):
@@ -185,9 +186,13 @@ class StageSearch:
 
     def _minibatch(self, generation: int) -> ItemSelection:
         """Fresh items for a generation, the same for all its candidates."""
-        run = self._run
-        seed = derive(run.seed, "search")
-        return minibatch(run.search_items, self._stage.minibatch, generation=generation, seed=seed)
+        if self._batch is None or self._batch[0] != generation:  # drawn once for all of them
+            run = self._run
+            seed = derive(run.seed, "search")
+            size = self._stage.minibatch
+            chosen = minibatch(run.search_items, size, generation=generation, seed=seed)
+            self._batch = (generation, chosen)
+        return self._batch[1]
 
     def _candidate_limit(self) -> int:
         """How many candidates the search may propose, from the allotted candidates and items."""
@@ -246,9 +251,11 @@ class StageSearch:
     ) -> Generator[Progress, None, dict[int, Results]]:
         """The outcomes of those that could be scored."""
         scored: dict[int, Results] = {}
-        for evaluated, outcome in self._evaluations.each(alive, f"final {number}", items):
-            if isinstance(outcome, Scored):
-                scored[evaluated.candidate.id] = outcome.results
+        stage = f"final {number}"
+        for evaluated in self._evaluations.each(alive, stage, items):
+            candidate = evaluated.candidate.id
+            if evaluated.fitness is not None:
+                scored[candidate] = self._evaluations.results(candidate, stage)
             yield evaluated
         self._evaluations.save_clock()
         return scored

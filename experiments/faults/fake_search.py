@@ -23,11 +23,11 @@ from evomerge.errors import EvomergeError
 from evomerge.run.baselines import baselines, starting_points
 from evomerge.run.core import Schedule
 from evomerge.run.deadlines import Deadlines
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import Budget, RunPlan, StagePlan
-from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool
 from evomerge.run.progress import Progress

@@ -179,8 +179,8 @@ def test_a_recipe_that_failed_by_itself_is_not_evaluated_again(tmp_path: Path) -
         evaluations = Evaluations(ledger, Dispatcher(pool), OBJECTIVE, threading.Event())
         same = [Candidate(number, 0, "ga", one) for number in range(3)]
         for candidate in same:
-            ((evaluated, outcome),) = evaluations.each([candidate], "search", items("s", 4))
-            assert outcome == Failed("unusable merge", "NaN")
+            (evaluated,) = evaluations.each([candidate], "search", items("s", 4))
+            assert evaluated.failure == "unusable merge: NaN"
             assert evaluated.fitness is None
     assert asked == [0]
     with LedgerReader.open(tmp_path) as reader:
