@@ -206,6 +206,9 @@ def _data_problems(fields: Mapping[str, Any]) -> Iterator[str]:
         if files is not None and "split" not in arguments:
             known = tuple(files) if isinstance(files, Mapping) else ("train",)
             yield from _split_problems(fields, known)
+    question = fields.get("doc_to_text")
+    if isinstance(question, list | dict | float):
+        yield f"doc_to_text: expected text, got {question!r}; write a template or a column's name"
     yield from _depth_problems(fields)
     choices = fields.get("doc_to_choice")
     for index, choice in enumerate(choices if isinstance(choices, list) else ()):
