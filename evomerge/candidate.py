@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from evomerge.recipe import Recipe
@@ -23,6 +24,30 @@ class ItemSelection:
     def count(self) -> int:
         """The number of items over all tasks: what one evaluation costs."""
         return sum(len(items) for _, items in self.tasks)
+
+
+PART = 64
+"""The most items per task that a worker scores in one go."""
+
+
+def parts(items: ItemSelection) -> tuple[ItemSelection, ...]:
+    """The selection in parts of at most `PART` items per task, about equal; at least one.
+
+    Whoever scores a selection scores it in these parts, so outcomes do not depend on who does it:
+    which items share a batch can change the last bits of a likelihood.
+    """
+    count = max(1, *(math.ceil(len(ids) / PART) for _, ids in items.tasks)) if items.tasks else 1
+
+    def cut(ids: tuple[str, ...], part: int) -> int:
+        # rounded up: whatever has items at all has some in the first part
+        return -(-len(ids) * part // count)
+
+    return tuple(
+        ItemSelection(
+            tuple((task, ids[cut(ids, part) : cut(ids, part + 1)]) for task, ids in items.tasks)
+        )
+        for part in range(count)
+    )
 
 
 @dataclass(frozen=True)
@@ -48,6 +73,8 @@ class Assignment:
     stage: str
     recipe: Recipe
     items: ItemSelection
+    part: int = 0
+    """Which of its parts, where it has several; a part has items of its own and the same key."""
 
     @property
     def key(self) -> tuple[int, str]:
@@ -70,6 +97,8 @@ class Scored:
 
 OUT_OF_MEMORY = "out of memory"
 """The kind of failure of a candidate that did not fit in memory, however small the batch."""
+NO_ROOM = "disk full"
+"""The kind of failure that says nothing about the candidate: a worker could not write a file."""
 REJECTED = "rejected"
 """The kind of failure of a candidate that was not scored because a cheap test found it broken."""
 

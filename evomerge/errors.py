@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The errno of an OSError that goes away when somebody makes room."""
 
 
 class EvomergeError(Exception):
@@ -56,6 +60,16 @@ class Interrupted(EvomergeError):
     """Stopped by the user; finished work is saved and the same command continues; exit code 75."""
 
     exit_code = 75
+
+
+class DiskFull(Interrupted):
+    """A disk has no room left; with room, the same command continues; exit code 75."""
+
+    @classmethod
+    def of(cls, error: OSError) -> DiskFull:
+        """The error about a file that could not be written."""
+        where = "the disk" if error.filename is None else str(error.filename)
+        return cls(f"{where}: no space left; free some space and run the same command again")
 
 
 class BuildFailed(EvomergeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -146,6 +146,18 @@ class Objective:
     def scores(self, results: tuple[TaskOutcomes, ...]) -> tuple[TaskScore, ...]:
         """The task metrics in their own units, with standard errors (delta method)."""
         return tuple(task_score(self.goal(result.task), result) for result in results)
+
+
+def joined(results: Sequence[tuple[TaskOutcomes, ...]]) -> tuple[TaskOutcomes, ...]:
+    """The outcomes of one model on several sets of items as one, items ascending and each once."""
+    found: dict[str, dict[str, ItemOutcome]] = {}
+    for part in results:
+        for task in part:
+            found.setdefault(task.task, {}).update((o.item, o) for o in task.outcomes)
+    return tuple(
+        TaskOutcomes(task, tuple(outcomes[item] for item in sorted(outcomes)))
+        for task, outcomes in found.items()
+    )
 
 
 def task_score(goal: TaskGoal, result: TaskOutcomes) -> TaskScore:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from evomerge.cli.app import app
-from evomerge.errors import EvomergeError
+from evomerge.errors import DISK_FULL, DiskFull, EvomergeError
 from evomerge.offline import go_offline
 from evomerge.plain_text import one_line
 
@@ -18,8 +19,16 @@ def main() -> None:
     try:
         app()
     except EvomergeError as error:
-        for problem in error.problems:
-            print(f"evomerge: {one_line(problem)}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(error)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        _end(DiskFull.of(error))
     except KeyboardInterrupt:
         sys.exit(_CTRL_C)
+
+
+def _end(error: EvomergeError) -> NoReturn:
+    for problem in error.problems:
+        print(f"evomerge: {one_line(problem)}", file=sys.stderr)
+    sys.exit(error.exit_code)

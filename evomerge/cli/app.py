@@ -138,26 +138,29 @@ def search(
     winner is checked once on a holdout. The winner, its model and report.html are in the run
     directory.
     """
-    from evomerge.cli.searching import SearchRequest, search_command
+    from evomerge.cli.stopping import stopping_on_signals
 
-    allow = _allowed(task_code, remote_code, pickle)
-    request = SearchRequest(
-        space=space,
-        budget=budget,
-        out=out,
-        seed=seed,
-        workers=workers,
-        engine=engine.value,
-        address=address,
-        gpus_per_worker=gpus_per_worker,
-        memory_per_worker=memory_per_worker,
-        fetch=fetch,
-        timeout=timeout,
-        storage=storage,
-        settings=tuple(settings or ()),
-        allow=allow,
-    )
-    search_command(request, fail_if_not_better=fail_if_not_better, as_json=as_json)
+    with stopping_on_signals() as stopping:  # before the imports, which take seconds
+        from evomerge.cli.searching import SearchRequest, search_command
+
+        allow = _allowed(task_code, remote_code, pickle)
+        request = SearchRequest(
+            space=space,
+            budget=budget,
+            out=out,
+            seed=seed,
+            workers=workers,
+            engine=engine.value,
+            address=address,
+            gpus_per_worker=gpus_per_worker,
+            memory_per_worker=memory_per_worker,
+            fetch=fetch,
+            timeout=timeout,
+            storage=storage,
+            settings=tuple(settings or ()),
+            allow=allow,
+        )
+        search_command(request, stopping, fail_if_not_better=fail_if_not_better, as_json=as_json)
 
 
 @app.command()
@@ -239,6 +242,34 @@ def report(
 
 
 @app.command()
+def repair(
+    run: Run,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is lost.")] = False,
+) -> None:
+    """Rebuild a run's damaged ledger from its intact rows; the damaged files are kept."""
+    from evomerge.cli.repairing import repair_command
+
+    repair_command(run, dry=dry_run)
+
+
+@app.command()
+def mirror(
+    run: SharedRun,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="URL", help="sqlite:///FILE, journal:FILE or postgresql://..."
+        ),
+    ],
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run ends.")] = False,
+) -> None:
+    """Write a run as an Optuna study, for optuna-dashboard; safe while it runs."""
+    from evomerge.cli.mirroring import mirror_command
+
+    mirror_command(run, to, watch=watch)
+
+
+@app.command()
 def merge(
     recipe: Annotated[Path, typer.Argument(help="An evomerge or mergekit recipe.")],
     out: Annotated[Path, typer.Argument(help="New directory for the merged model.")],
@@ -315,8 +346,15 @@ def schema() -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Show what this machine offers: versions, GPUs, kernels, memory, disk; and what to improve."""
-    from evomerge.cli.doctor import doctor_command
+def doctor(
+    space: Annotated[Path | None, typer.Argument(help="A space file to check, too.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, HOST:PORT.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what this machine offers: versions, GPUs, memory, folders, Ray; and what to improve.
 
-    doctor_command(as_json=as_json)
+    Exit code 3 says that a search is impossible here until what is marked PROBLEM is mended.
+    """
+    from evomerge.cli.doctor import DoctorRequest, doctor_command
+
+    doctor_command(DoctorRequest(space, address), as_json=as_json)

@@ -16,13 +16,14 @@ from evomerge.candidate import ItemSelection
 from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.outlook import Outlook, Place, judge
 from evomerge.cli.overrides import run_overrides
-from evomerge.cli.plan_text import as_mapping, lines
+from evomerge.cli.plan_json import as_mapping
+from evomerge.cli.plan_text import lines
 from evomerge.errors import EvomergeError, PreflightFailed
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import STACK, Recipe
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.cache_needs import method_recipes
-from evomerge.run.calibration import Calibration, Rehearsal, calibrate, own_memory
+from evomerge.run.calibration import Calibration, Rehearsal, calibrate
 from evomerge.run.config import read_space_file
 from evomerge.run.directory import check_consent, stored_stages
 from evomerge.run.forecast import forecast
@@ -30,6 +31,7 @@ from evomerge.run.machine import cores, free_disk, memory
 from evomerge.run.needs import MemoryNeeds, estimated_memory, ledger_bytes
 from evomerge.run.plan import StagePlan
 from evomerge.run.pools.ray_nodes import Node, cluster_nodes
+from evomerge.run.process_memory import held
 from evomerge.run.spaces import checked_stages, space_notices
 from evomerge.space import SearchSpace
 from evomerge.stack_file import earlier_stage
@@ -86,7 +88,7 @@ def look_ahead(request: PlanRequest) -> Outlook:
         file, stages, request.space, workers=request.workers, stored=stored, consent=consent
     )
     before = time.time() - psutil.Process().create_time()
-    driver, _ = own_memory()
+    driver = held().own
     cluster, problems = _cluster(request.address or os.environ.get("RAY_ADDRESS"))
     calibration = None
     if not request.quick:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +15,7 @@ from rich.console import Console
 from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
 from evomerge.cli.overrides import run_overrides
+from evomerge.cli.stopping import Stopping
 from evomerge.errors import Interrupted, InvalidInput, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
@@ -26,14 +24,14 @@ from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.config import read_space_file, seconds
 from evomerge.run.deadlines import UNKNOWN, Deadlines
-from evomerge.run.directory import check_consent, open_directory, stored_stages
+from evomerge.run.directory import check_consent, open_directory, stored_stages, write_whole
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.fetch import fetch_command, folders_of
 from evomerge.run.forecast import forecast
 from evomerge.run.ledger import Ledger, LedgerReader
 from evomerge.run.needs import check_disk, ledger_bytes
-from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.choose import Workplace, choose_engine
 from evomerge.run.replica.address import Address
 from evomerge.run.resources import worker_resources
@@ -41,8 +39,6 @@ from evomerge.run.spaces import checked_stages, space_notices
 
 if TYPE_CHECKING:
     from evomerge.run.replica.copier import Copier
-
-_FORCED_STOP = 130
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,9 @@ class SearchRequest:
     allow: AllowFlags
 
 
-def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json: bool) -> None:
+def search_command(
+    request: SearchRequest, stopping: Stopping, *, fail_if_not_better: bool, as_json: bool
+) -> None:
     """Run or continue a search and print its result.
 
     Raises:
@@ -78,19 +76,23 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
     consent = given_consent(request.allow, request.space.resolve().parent)
     resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
     engine = choose_engine(request.engine, request.address, resources)
+    command = None if request.fetch is None else fetch_command(request.fetch)
     console = Console(stderr=True)
     with (
         _replica(request, run_dir, console) as replica,
-        Workplace(engine, resources) as workplace,
+        Workplace(engine, resources, fetch=command) as workplace,
     ):
         check_consent(run_dir, consent)
         stages = checked_stages(file, request.space, consent)
+        finished = _is_finished(run_dir)
+        if not finished:
+            workplace.find()
         built = build_run(
             file,
             stages,
             request.space,
             workers=request.workers,
-            room=None if _is_finished(run_dir) else workplace.room,
+            room=None if finished else workplace.room,
             stored=stored_stages(run_dir),
             consent=consent,
         )
@@ -105,7 +107,7 @@ def search_command(request: SearchRequest, *, fail_if_not_better: bool, as_json:
             for line in (*space_notices(stages, request.space, consent), *said):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
             if ledger.meta("winner") is None:
-                _drive(request, built, ledger, run_dir, workplace, console, replica)
+                _drive(request, built, ledger, workplace, console, replica, stopping)
             _hand_over(built, run_dir, console)
     better = _print_result(run_dir, as_json=as_json)
     if fail_if_not_better and not better:
@@ -127,27 +129,37 @@ def _drive(
     request: SearchRequest,
     built: BuiltRun,
     ledger: Ledger,
-    run_dir: Path,
     workplace: Workplace,
     console: Console,
     replica: Copier | None,
+    stopping: Stopping,
 ) -> None:
     ledger.log("started", {"engine": request.engine, "workers": built.workers})
     deadlines = Deadlines(UNKNOWN if request.timeout is None else _seconds(request.timeout))
     spec = built.worker
-    fetch = None
-    if request.fetch is not None:
-        models = tuple(model for model, _ in spec.models)
-        folders = folders_of(models, spec.evaluator.include, Path(spec.root))
-        fetch = (fetch_command(request.fetch), folders)
+    models = tuple(model for model, _ in spec.models)
+    folders = folders_of(models, spec.evaluator.include, Path(spec.root))
     with (
-        _stop_on_signals(console) as stop,
+        # Standard output is for results; Ray prints the last words of dying nodes there.
+        (ledger.folder / "logs" / "driver.log").open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
         workplace.open_pool(
-            spec, built.workers, deadline=deadlines, logs=run_dir / "logs", fetch=fetch
+            spec,
+            built.workers,
+            deadline=deadlines,
+            logs=ledger.folder / "logs",
+            folders=folders,
+            root=spec.root,
         ) as pool,
+        stopping.draining() as stop,
     ):
         evaluations = Evaluations(
-            ledger, Dispatcher(pool), built.plan.objective, stop, deadlines=deadlines
+            ledger,
+            Dispatcher(pool),
+            built.plan.objective,
+            stop,
+            deadlines=deadlines,
+            draining=lambda count: console.print(_waiting(count), highlight=False),
         )
         search = Search(built.plan, ledger, evaluations)
         if replica is not None:
@@ -179,6 +191,11 @@ def _replica(request: SearchRequest, run_dir: Path, console: Console) -> Iterato
         yield replica
 
 
+def _waiting(under_way: int) -> str:
+    what = "1 evaluation" if under_way == 1 else f"{under_way} evaluations"
+    return f"stopping: waiting for {what} under way; again to stop at once"
+
+
 def _seconds(text: str) -> float:
     try:
         return seconds(text)
@@ -186,32 +203,12 @@ def _seconds(text: str) -> float:
         raise InvalidInput(f"--timeout: {error}") from None
 
 
-@contextmanager
-def _stop_on_signals(console: Console) -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM asks the search to stop; the second ends the process at once."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        del number, frame
-        if stop.is_set():
-            os._exit(_FORCED_STOP)
-        stop.set()
-        console.print("stopping: finishing what is under way; again to stop at once")
-
-    previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, action in previous.items():
-            signal.signal(number, action)
-
-
 def _hand_over(built: BuiltRun, run_dir: Path, console: Console) -> None:
     if not (run_dir / "best").exists():
         console.print("saving the winner and checking that it scores as recorded", highlight=False)
     save_best(run_dir, built.worker.evaluator, built.worker.consent)
     page = render_report(summarize(run_dir))
-    (run_dir / "report.html").write_text(page, encoding="utf-8")
+    write_whole(run_dir / "report.html", page)
 
 
 def _print_result(run_dir: Path, *, as_json: bool) -> bool | None:

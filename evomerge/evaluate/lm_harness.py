@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from lm_eval.evaluator import evaluate
 
-from evomerge.candidate import ItemSelection
+from evomerge.candidate import ItemSelection, parts
 from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec
 from evomerge.evaluate.frozen_task import FrozenTask
@@ -17,7 +17,7 @@ from evomerge.evaluate.outcomes import item_outcome
 from evomerge.evaluate.preflight import aggregation_name, resolve_goals
 from evomerge.evaluate.scoring_model import ScoringModel, finite_logits
 from evomerge.evaluate.task_loading import LoadedTask, explain, load_tasks
-from evomerge.score import AGGREGATIONS, TaskGoal, TaskOutcomes, task_score
+from evomerge.score import AGGREGATIONS, TaskGoal, TaskOutcomes, joined, task_score
 
 
 @final
@@ -25,7 +25,8 @@ class LmHarness:
     """Scores a live model, whose weights may change between calls.
 
     With the same batch size, tasks and weights the numbers are those of the `lm_eval` command,
-    bit for bit; a subset is batched otherwise and may differ in the last bits. A task that
+    bit for bit, up to 64 items; other selections are batched otherwise and may differ in the last
+    bits. A task that
     samples (`do_sample: true`) answers the same in every call for the same selection only.
     """
 
@@ -77,6 +78,10 @@ class LmHarness:
 
     def evaluate(self, selection: ItemSelection) -> tuple[TaskOutcomes, ...]:
         """The outcomes of the selected items; see `Evaluator.evaluate`."""
+        self._positions(selection)  # all its problems in one report
+        return joined([self._part(part) for part in parts(selection)])
+
+    def _part(self, selection: ItemSelection) -> tuple[TaskOutcomes, ...]:
         chosen = self._positions(selection)
         samples = self._run(chosen)["samples"]
         by_task = {goal.task: goal for goal in self._goals}

@@ -11,9 +11,9 @@ from typing import Any
 
 from evomerge.candidate import Candidate, Failed, Scored
 from evomerge.run.directory import read_resolved
-from evomerge.run.final import Results, joined
+from evomerge.run.final import Results
 from evomerge.run.ledger import Evaluation, LedgerReader
-from evomerge.score import Objective, TaskGoal
+from evomerge.score import Objective, TaskGoal, joined
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,9 @@ def finalists(run: RecordedRun) -> dict[int, Results]:
     )
     if run.decision is None or not stages:
         return {}
-    found: dict[int, Results] = {}
-    for number in run.results(stages[-1]):
-        if number < run.first:
-            continue
-        total: Results | None = None
-        for stage in stages:
-            total = joined(total, run.results(stage)[number])
-        assert total is not None
-        found[number] = total
-    return found
+    results = [run.results(stage) for stage in stages]
+    last = [number for number in results[-1] if number >= run.first]
+    return {number: joined([rung[number] for rung in results]) for number in last}
 
 
 def evolved_earlier(run: RecordedRun, winner: int) -> bool:

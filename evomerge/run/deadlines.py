@@ -27,7 +27,7 @@ class Deadlines:
         """No evaluation gets more than `limit` seconds, and few get less than `floor`."""
         self._limit = limit
         self._floor = floor
-        self._starts: Counter[tuple[int, str]] = Counter()
+        self._starts: Counter[tuple[int, str, int]] = Counter()
         self._build: deque[float] = deque(maxlen=_REMEMBERED)
         self._per_item: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -42,8 +42,9 @@ class Deadlines:
 
     def __call__(self, assignment: Assignment) -> float:
         """Seconds after which a worker that begins `assignment` now is taken for hung."""
-        again = self._starts[assignment.key]
-        self._starts[assignment.key] += 1
+        key = (*assignment.key, assignment.part)
+        again = self._starts[key]
+        self._starts[key] += 1
         if len(self._per_item) < _ENOUGH:
             return self._limit
         items = assignment.items.count

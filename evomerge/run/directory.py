@@ -18,6 +18,9 @@ RESOLVED = "spec.resolved.yaml"
 CONSENT = "consent"
 """The section of the resolved specification about code and pickle files that may be used."""
 _MOST = 20
+_FILES = ("spec.yaml", "env.json", "run.json", RESOLVED)
+_FIRST = {"LOCK", "logs", *_FILES, *(f".{name}.tmp" for name in _FILES)}
+"""What a driver that was killed while it created the directory may leave."""
 
 
 def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any]) -> bool:
@@ -41,19 +44,21 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
                 ]
             )
         return True
-    if run_dir.exists() and any(entry.name != "LOCK" for entry in run_dir.iterdir()):
+    if run_dir.exists() and not {entry.name for entry in run_dir.iterdir()} <= _FIRST:
         raise InvalidInput(
             f"{run_dir}: not empty and not a run of evomerge; choose another directory with --out"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "logs").mkdir(exist_ok=True)
-    _write(run_dir / "spec.yaml", space_file.read_text(encoding="utf-8"))
+    write_whole(run_dir / "spec.yaml", space_file.read_text(encoding="utf-8"))
     environment = {"python": platform.python_version(), "machine": platform.machine()}
-    _write(run_dir / "env.json", json.dumps(environment | dict(resolved["versions"]), indent=2))
+    write_whole(
+        run_dir / "env.json", json.dumps(environment | dict(resolved["versions"]), indent=2)
+    )
     run = {"format": 1, "name": resolved["name"], "space_file": str(space_file.resolve())}
-    _write(run_dir / "run.json", json.dumps(run, indent=2))
+    write_whole(run_dir / "run.json", json.dumps(run, indent=2))
     # last: its presence says that the directory is complete
-    _write(stored, yaml12.dumps(_normal(resolved)))
+    write_whole(stored, yaml12.dumps(_normal(resolved)))
     return False
 
 
@@ -109,18 +114,23 @@ def model_root(run_dir: Path) -> Path:
     return Path(run["space_file"]).parent
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is there as it was or as it will be, whatever happens."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(path)
+
+
 def _normal(value: Any) -> Any:
     """Plain values as they come back from a file."""
     return yaml12.loads(yaml12.dumps(json.loads(json.dumps(value))), "specification")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _differences(then: Any, now: Any, path: str) -> Iterator[str]:

@@ -29,6 +29,11 @@ class Search:
             Interrupted, TooManyFailures: see `Evaluations.answers`; the run can be continued.
         """
         plan, counter = self._plan, Counter()
+        if self._ledger.missing:
+            yield Warned(
+                f"{self._ledger.missing} evaluations that were counted are not in the ledger: its "
+                "write-ahead log was damaged or left behind; they are done again"
+            )
         rewound = self._evaluations.forget_failures()
         if rewound is not None:
             yield Warned(

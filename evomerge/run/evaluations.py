@@ -6,13 +6,21 @@ import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from evomerge.candidate import Assignment, Candidate, Failed, ItemSelection, Outcome, Scored
-from evomerge.errors import Interrupted, TooManyFailures
+from evomerge.candidate import (
+    NO_ROOM,
+    Assignment,
+    Candidate,
+    Failed,
+    ItemSelection,
+    Outcome,
+    Scored,
+)
+from evomerge.errors import DiskFull, Interrupted, TooManyFailures
 from evomerge.run.deadlines import Deadlines
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.ledger import Ledger, Rewound
-from evomerge.run.pool import Dispatcher
 from evomerge.run.progress import Evaluated
 from evomerge.score import Objective
 
@@ -32,15 +40,19 @@ class Evaluations:
         stop: threading.Event,
         *,
         deadlines: Deadlines | None = None,
+        draining: Callable[[int], None] | None = None,
     ) -> None:
         """`stop` is set from outside to drain the pool and raise Interrupted.
 
+        `draining` is told how many evaluations are waited for when that begins.
         `deadlines` are those of the dispatcher's pool, which learn from every outcome.
         """
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._objective = objective
         self._stop = stop
+        self._draining = draining
+        self._no_room: str | None = None
         self._deadlines = deadlines or Deadlines()
         self._waiting: dict[tuple[int, str], tuple[Candidate, ItemSelection]] = {}
         self._replayed: list[tuple[int, tuple[int, str], Outcome]] = []
@@ -49,6 +61,7 @@ class Evaluations:
         self._first_failure: Failed | None = None
         self._spent_before = float(ledger.meta("seconds") or 0.0)
         self._began = time.monotonic()
+        self._fresh = False
         self.items_spent = 0
 
     @property
@@ -84,13 +97,15 @@ class Evaluations:
             Interrupted: `stop` was set; everything that was under way has been recorded.
             TooManyFailures: most of the last candidates failed.
         """
+        if self._stop.is_set():
+            self._drain()
         if self._replayed:
             _, key, outcome = heapq.heappop(self._replayed)
             yield self._answer(key, outcome, replayed=True)
             return
-        if self._stop.is_set():
-            self._drain()
         yield from self._poll(1.0)
+        if self._no_room is not None:
+            self._drain()
 
     def each(
         self, candidates: Sequence[Candidate], stage: str, items: ItemSelection
@@ -102,8 +117,10 @@ class Evaluations:
             yield from self.answers()
 
     def save_clock(self) -> None:
-        """Note the time spent, for when the run is continued."""
-        self._ledger.set_meta("seconds", self.seconds, lasting=True)
+        """Note the time spent, for when the run is continued; replaying takes none."""
+        if self._fresh:
+            self._ledger.set_meta("seconds", self.seconds, lasting=True)
+            self._fresh = False
 
     def begin_again_at(self, failures: Iterable[tuple[int, str]]) -> None:
         """Have the run, when it is continued, forget these and all evaluations after them.
@@ -120,17 +137,29 @@ class Evaluations:
 
     def _poll(self, timeout: float) -> Iterator[tuple[Evaluated, Outcome]]:
         for answer in self._dispatcher.poll(timeout):
-            key = answer.assignment.key
-            self._ledger.record(key, answer.outcome, attempts=answer.attempts, worker=answer.worker)
-            yield self._answer(key, answer.outcome, replayed=False)
+            key, outcome = answer.assignment.key, answer.outcome
+            if isinstance(outcome, Failed) and outcome.kind == NO_ROOM:
+                self._no_room = outcome.message  # says nothing about the candidate
+                continue
+            self._fresh = True
+            self._ledger.record(key, outcome, attempts=answer.attempts, worker=answer.worker)
+            yield self._answer(key, outcome, replayed=False)
 
     def _drain(self) -> None:
         """Record what is under way, then stop; queued work that no worker took is dropped."""
         self._dispatcher.cancel_queued()
+        under_way = self._dispatcher.pending()
+        if under_way and self._draining is not None:
+            self._draining(under_way)
         while self._dispatcher.pending():
             for _ in self._poll(1.0):
                 pass
         self.save_clock()
+        if self._no_room is not None:
+            raise DiskFull(
+                f"a worker's disk is full ({self._no_room}); finished work is saved: free some "
+                "space and run the same command again"
+            )
         raise Interrupted("interrupted; finished work is saved, the same command continues")
 
     def _answer(

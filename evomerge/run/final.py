@@ -61,18 +61,6 @@ def cost(finalists: int, rung_items: Sequence[ItemSelection]) -> int:
     return total
 
 
-def joined(earlier: Results | None, later: Results) -> Results:
-    """The outcomes of two disjoint item sets as one, in ascending order of item id."""
-    if earlier is None:
-        return later
-    return tuple(
-        TaskOutcomes(
-            a.task, tuple(sorted((*a.outcomes, *b.outcomes), key=lambda outcome: outcome.item))
-        )
-        for a, b in zip(earlier, later, strict=True)
-    )
-
-
 def survivors(
     objective: Objective, results: Mapping[int, Results], baselines: frozenset[int]
 ) -> tuple[int, ...]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
 from evomerge.candidate import Candidate, Outcome
-from evomerge.errors import EvomergeError, InvalidInput
+from evomerge.errors import DISK_FULL, EvomergeError, InvalidInput
+from evomerge.run.ledger_count import CountFile, check_count
 from evomerge.run.ledger_file import LASTING, LedgerFile
 from evomerge.run.ledger_schema import COLUMNS, Row
 from evomerge.run.lock import RunLock
@@ -69,6 +71,11 @@ class Ledger:
         self._file = file
         self._lock = lock
         self._counted = self._last_seq()
+        self._count = CountFile(file.path.parent, file.identity)
+        self.missing = max(0, self._count.known - self._counted)
+        """Evaluations that were counted and are not there: the write-ahead log was damaged."""
+        self._count.write(self._counted)
+        self._closed = False
 
     @classmethod
     def open(cls, run_dir: Path) -> Ledger:
@@ -82,14 +89,24 @@ class Ledger:
             run_dir.mkdir(parents=True, exist_ok=True)
             lock = RunLock.acquire(run_dir)
         except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
             raise InvalidInput(
                 f"{run_dir}: cannot be used as a run directory: {error.strerror}; choose another"
             ) from error
-        try:
-            return cls(LedgerFile.writing(run_dir / LEDGER), lock)
-        except BaseException:
-            lock.release()
-            raise
+        with ExitStack() as undo:
+            undo.callback(lock.release)
+            check_count(run_dir, LedgerFile.verified(run_dir / LEDGER))
+            file = LedgerFile.writing(run_dir / LEDGER)
+            undo.callback(file.connection.close)
+            ledger = cls(file, lock)
+            undo.pop_all()
+        return ledger
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return self._file.path.parent
 
     def add_candidate(self, candidate: Candidate) -> None:
         """Record a candidate; again with the same recipe and genotype it does nothing.
@@ -102,6 +119,7 @@ class Ledger:
         if stored:
             _same_candidate(stored[0], row, self._file.path)
         else:
+            self._lock.confirm()
             self._file.insert("candidates", row)
 
     def record(self, key: tuple[int, str], outcome: Outcome, *, attempts: int, worker: str) -> bool:
@@ -115,15 +133,18 @@ class Ledger:
             Evaluation(seq, *key, outcome, attempts, worker, time.time(), items)
         )
         clause = "ON CONFLICT (candidate, stage) DO NOTHING"
+        self._lock.confirm()
         counts = self._file.insert("evaluations", row, clause=clause, results=results)
-        self._counted += counts
+        if counts:
+            self._counted = seq
+            self._count.write(seq)
         return counts
 
     def counted(self, key: tuple[int, str]) -> tuple[int, Outcome] | None:
         """Place in the order of counting, and outcome, of an evaluation; None while it has none."""
         clause = "WHERE candidate = ? AND stage = ?"
         for row, results in list(self._file.rows_and("results", "evaluations", clause, key)):
-            return int(row[0]), evaluation_of(row, results, str(self._file.path)).outcome
+            return int(row[0]), evaluation_of(row, results, self._file.path).outcome
         return None
 
     def rewind(self, before_seq: int) -> Rewound:
@@ -134,6 +155,7 @@ class Ledger:
         """
         file, dropped = self._file, (before_seq,)
         facts = tuple(row[0] for row in file.rows("meta", "WHERE after >= ?", dropped))
+        self._lock.confirm()
         with file.transaction():
             execute = file.connection.execute
             evaluations = execute("DELETE FROM evaluations WHERE seq >= ?", dropped).rowcount
@@ -142,16 +164,19 @@ class Ledger:
             rewound = Rewound(evaluations, candidates, facts)
             self.log("rewound", {"before": before_seq, **asdict(rewound)})
         self._counted = self._last_seq()
+        self._count.write(self._counted)
         return rewound
 
     def log(self, kind: str, payload: Mapping[str, object]) -> None:
         """Append an event; `payload` must be JSON."""
+        self._lock.confirm()
         self._file.insert("events", (kind, as_json(payload), time.time()))
 
     def set_meta(self, key: str, value: object, *, lasting: bool = False) -> None:
         """Set one fact about the run; `value` must be JSON; a `lasting` one survives rewinds."""
         if not lasting and self.meta(key) == value:
             return
+        self._lock.confirm()
         self._file.set_meta(key, value, LASTING if lasting else self._counted)
 
     def meta(self, key: str) -> Any:
@@ -164,7 +189,11 @@ class Ledger:
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and release the run directory."""
+        if self._closed:
+            return
+        self._closed = True
         self._file.connection.close()
+        self._count.close()
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -208,13 +237,13 @@ class LedgerReader:
     def candidates(self) -> tuple[Candidate, ...]:
         """All candidates by ascending id."""
         rows = self._file.rows("candidates", "ORDER BY id")
-        return tuple(candidate_of(row, str(self._file.path)) for row in rows)
+        return tuple(candidate_of(row, self._file.path) for row in rows)
 
     def evaluations(self, stage: str | None = None) -> tuple[Evaluation, ...]:
         """The counted evaluations, of one stage or of all, in the order they were counted."""
         clause = "WHERE ?1 IS NULL OR stage = ?1 ORDER BY seq"
         rows = self._file.rows_and("results", "evaluations", clause, (stage,))
-        return tuple(evaluation_of(row, results, str(self._file.path)) for row, results in rows)
+        return tuple(evaluation_of(row, results, self._file.path) for row, results in rows)
 
     def tallies(self) -> tuple[Tally, ...]:
         """The same without per-item outcomes, many times faster to read."""

@@ -8,12 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evomerge.errors import Interrupted, InvalidInput
+from evomerge.run.ledger_schema import remedy
 
 ELSEWHERE = "restore it from a copy or start in a new run directory"
-DAMAGED = (
-    "the file is damaged: see what is lost with 'evomerge repair RUN --dry-run', or restore the "
-    "file from a copy"
-)
 _PERMISSIONS = "check the permissions of the file and of its folder"
 _PAUSING = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space",
@@ -21,7 +18,6 @@ _PAUSING = {
     sqlite3.SQLITE_BUSY: "another program keeps the file locked: close it",
 }
 _UNUSABLE = {
-    sqlite3.SQLITE_CORRUPT: DAMAGED,
     sqlite3.SQLITE_NOTADB: f"not a ledger: {ELSEWHERE}",
     sqlite3.SQLITE_CANTOPEN: f"it cannot be opened: {_PERMISSIONS}",
     sqlite3.SQLITE_PERM: f"it cannot be opened: {_PERMISSIONS}",
@@ -40,7 +36,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message
-        raise InvalidInput(f"{path}: {DAMAGED}") from error
+        raise InvalidInput(f"{path}: the file is damaged; {remedy(path)}") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
         if code in _PAUSING:
@@ -48,6 +44,8 @@ def explained(path: Path) -> Iterator[None]:
                 f"{path}: {_PAUSING[code]} and run the same command again; "
                 "everything recorded so far is safe"
             ) from error
+        if code == sqlite3.SQLITE_CORRUPT:
+            raise InvalidInput(f"{path}: the file is damaged ({error}); {remedy(path)}") from error
         if code in _UNUSABLE:
             raise InvalidInput(f"{path}: {_UNUSABLE[code]} ({error})") from error
         raise

@@ -13,7 +13,7 @@ from typing import Any, Self, final
 from urllib.parse import quote
 
 from evomerge.errors import InvalidInput
-from evomerge.run.ledger_errors import DAMAGED, ELSEWHERE, explained
+from evomerge.run.ledger_errors import ELSEWHERE, explained
 from evomerge.run.ledger_schema import (
     COLUMNS,
     FORMAT,
@@ -21,6 +21,7 @@ from evomerge.run.ledger_schema import (
     Row,
     checksum,
     damaged,
+    remedy,
     row_name,
 )
 from evomerge.run.records import as_json, check_results
@@ -47,13 +48,53 @@ class LedgerFile:
         self.identity = ""
 
     @classmethod
+    def verified(cls, path: Path) -> str | None:
+        """Check every page and row; returns the ledger's identity, None when there is none yet.
+
+        A search must not build on a damaged record. Nothing is changed, because SQLite writes a
+        log that does not belong here into the file as soon as a writer closes it.
+        """
+        if not path.exists():
+            return None
+        with explained(path):
+            file = cls(read_only(path), path)
+            try:
+                if not _schema(file.connection):
+                    return None
+                file._check_format()
+                file._check_all()
+            finally:
+                file.connection.close()
+        return file.identity
+
+    @classmethod
     def writing(cls, path: Path) -> Self:
-        """Open for writing, creating the tables if there are none, and check every row."""
+        """Open a verified ledger for writing, or create it."""
+        file = cls._connected(path)
+        try:
+            with explained(path):
+                if not _schema(file.connection):
+                    file._create(secrets.token_hex(8))
+                file._check_format()
+        except BaseException:
+            file.connection.close()
+            raise
+        return file
+
+    @classmethod
+    def create(cls, path: Path, identity: str) -> Self:
+        """Create an empty ledger with this identity, open for writing."""
+        file = cls._connected(path)
+        with explained(path):
+            file._create(identity)
+        return file
+
+    @classmethod
+    def _connected(cls, path: Path) -> Self:
         with explained(path):
             if os.path.lexists(path) and not path.is_file():  # a pipe would be waited for
                 raise InvalidInput(f"{path}: not a ledger, and not a file: {ELSEWHERE}")
             connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-            file = cls(connection, path)
             try:
                 connection.text_factory = _text
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -62,28 +103,16 @@ class LedgerFile:
                 # Someone who copies a live directory gets a consistent copy unless a checkpoint
                 # falls between two of its files, so checkpoints are rare.
                 connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-                if not _schema(connection):
-                    file._create()
-                file._check_format()
-                file._check_all()
             except BaseException:
                 connection.close()
                 raise
-        return file
+        return cls(connection, path)
 
     @classmethod
     def reading(cls, path: Path) -> Self:
         """Open read-only and hold on to what the file says now."""
         with explained(path):
-            try:
-                connection = _snapshot(path, "mode=ro")
-            except sqlite3.OperationalError:
-                # SQLite puts its shared index beside the file. Where the folder cannot be written,
-                # a ledger without a write-ahead log can still be read: nobody can be writing to it.
-                log = path.with_name(f"{path.name}-wal")
-                if os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
-                    raise
-                connection = _snapshot(path, "mode=ro&immutable=1")
+            connection = read_only(path)
             file = cls(connection, path)
             try:
                 file._check_format()
@@ -106,7 +135,7 @@ class LedgerFile:
             for *values_, found, extra in self.connection.execute(query, values):
                 row = tuple(values_)
                 if found != self._seal(table, row):
-                    raise damaged(str(self.path), row_name(table, row))
+                    raise damaged(self.path, row_name(table, row))
                 yield row, extra
 
     def insert(self, table: str, row: Row, *, clause: str = "", results: str | None = None) -> bool:
@@ -151,11 +180,10 @@ class LedgerFile:
         own = table == "meta" and row[0] == IDENTITY
         return checksum(table, row, "" if own else self.identity)
 
-    def _create(self) -> None:
+    def _create(self, identity: str) -> None:
         with self.transaction():
             for statement in SCHEMA:
                 self.connection.execute(statement)
-            identity = secrets.token_hex(8)
             self.set_meta(IDENTITY, identity, LASTING)
             self.identity = identity
             self.set_meta("format", FORMAT, LASTING)
@@ -183,7 +211,8 @@ class LedgerFile:
             )
         if _schema(self.connection) != frozenset(SCHEMA):
             raise InvalidInput(
-                f"{self.path}: {DAMAGED} (its tables are not those of format {FORMAT})"
+                f"{self.path}: the file is damaged (its tables are not those of format {FORMAT}); "
+                f"{remedy(self.path)}"
             )
 
     def _foreign(self) -> InvalidInput:
@@ -199,15 +228,27 @@ class LedgerFile:
         return InvalidInput(f"{self.path}: no evomerge ledger in this file: {ELSEWHERE}")
 
     def _check_all(self) -> None:
-        """Every page and every row: a search must not build on a damaged record."""
         for table in COLUMNS:
             also = "results" if table == "evaluations" else "NULL"
             for row, results in self.rows_and(also, table):
                 if table == "evaluations":
-                    check_results(row, results, str(self.path))
+                    check_results(row, results, self.path)
         found = self.connection.execute("PRAGMA integrity_check").fetchone()[0]
         if found != "ok":
-            raise InvalidInput(f"{self.path}: {DAMAGED} ({found})")
+            raise InvalidInput(f"{self.path}: the file is damaged ({found}); {remedy(self.path)}")
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that shows one moment of the file and checks nothing."""
+    try:
+        return _snapshot(path, "mode=ro")
+    except sqlite3.OperationalError:
+        # SQLite puts its shared index beside the file. Where the folder cannot be written, a
+        # ledger without a write-ahead log can still be read: nobody can be writing to it either.
+        log = path.with_name(f"{path.name}-wal")
+        if os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
+            raise
+        return _snapshot(path, "mode=ro&immutable=1")
 
 
 def _snapshot(path: Path, options: str) -> sqlite3.Connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from evomerge.errors import InvalidInput
@@ -92,9 +93,16 @@ def row_name(table: str, row: Row) -> str:
     return f"the {table} row {row[0]!r}"
 
 
-def damaged(where: str, what: str) -> InvalidInput:
+def remedy(ledger: Path) -> str:
+    """What to do about a damaged ledger."""
+    return (
+        f"restore the file from a copy, or see what 'evomerge repair {ledger.parent} --dry-run' "
+        "would lose"
+    )
+
+
+def damaged(ledger: Path, what: str) -> InvalidInput:
     """The error about something in the ledger that is not as it was written."""
     return InvalidInput(
-        f"{where}: {what} is damaged: its checksum does not match; see what is lost with "
-        "'evomerge repair RUN --dry-run', or restore the file from a copy"
+        f"{ledger}: {what} is damaged: its checksum does not match; {remedy(ledger)}"
     )

@@ -1,18 +1,14 @@
-"""What a pool of workers promises the driver, and what becomes of work whose worker vanished."""
+"""What a pool of workers promises the driver."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, final
+from typing import Protocol, Self
 
-from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost, Outcome, Scored
+from evomerge.candidate import Assignment, Failed, Lost, Scored
 
-MAX_ATTEMPTS = 3
-MEMORY_ATTEMPTS = 2
-"""How many workers, each with all its memory, a candidate that does not fit is tried on."""
 Deadline = Callable[[Assignment], float]
 """Seconds after which the worker that begins an assignment now is taken for hung."""
 
@@ -94,88 +90,3 @@ class WorkerPool(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
-
-
-@dataclass(frozen=True)
-class Concluded:
-    """An assignment that is settled: its outcome, after how many attempts, and by which worker."""
-
-    assignment: Assignment
-    outcome: Outcome
-    attempts: int
-    worker: str
-
-
-@final
-class Dispatcher:
-    """Feeds a pool and tries lost work again, first in line, up to `max_attempts` (stateful).
-
-    First in line, because a whole generation may wait for it. An assignment that loses every
-    worker it gets is then Failed: it must not take the run down with it. One that does not fit in
-    memory gets a second worker before that is the candidate's own failure.
-    """
-
-    def __init__(self, pool: WorkerPool, *, max_attempts: int = MAX_ATTEMPTS) -> None:
-        """The pool stays the caller's to close."""
-        self._pool = pool
-        self._max_attempts = max_attempts
-        self._queue: deque[Assignment] = deque()
-        self._attempts: dict[tuple[int, str], int] = {}
-        self._stopping = False
-
-    def submit(self, assignment: Assignment) -> None:
-        """Queue an assignment; its key must not be pending already."""
-        assert assignment.key not in self._attempts, f"{assignment.key} is already pending"
-        self._attempts[assignment.key] = 0
-        self._queue.append(assignment)
-        self._feed()
-
-    def poll(self, timeout: float) -> tuple[Concluded, ...]:
-        """What has been settled; waits up to `timeout` seconds for the first news.
-
-        Raises:
-            EvomergeError: the pool cannot start workers.
-        """
-        self._feed()
-        concluded = [self._settle(answer) for answer in self._pool.poll(timeout)]
-        self._feed()
-        return tuple(entry for entry in concluded if entry is not None)
-
-    def pending(self) -> int:
-        """How many assignments are not settled yet."""
-        return len(self._attempts)
-
-    def cancel_queued(self) -> None:
-        """Begin nothing more: drop what no worker has begun, and what is lost from now on."""
-        self._stopping = True
-        for assignment in (*self._queue, *self._pool.withdraw()):
-            del self._attempts[assignment.key]
-        self._queue.clear()
-
-    def _feed(self) -> None:
-        """Hand over as much as the pool has workers: what waits here can still change places."""
-        while self._queue and self._pool.pending() < self._pool.size:
-            assignment = self._queue.popleft()
-            self._attempts[assignment.key] += 1
-            self._pool.submit(assignment)
-
-    def _settle(self, answer: Answer) -> Concluded | None:
-        assignment, outcome = answer.assignment, answer.outcome
-        attempts = self._attempts[assignment.key]
-        if isinstance(outcome, Lost):
-            if self._stopping:
-                del self._attempts[assignment.key]
-                return None
-            if attempts < self._max_attempts:
-                self._queue.appendleft(assignment)
-                return None
-            outcome = Failed("worker lost", f"{attempts} times; the last: {outcome.message}")
-        elif _out_of_memory(outcome) and attempts < MEMORY_ATTEMPTS and not self._stopping:
-            self._queue.appendleft(assignment)
-            return None
-        del self._attempts[assignment.key]
-        return Concluded(assignment, outcome, attempts, answer.worker)
-
-
-def _out_of_memory(outcome: Outcome) -> bool:
-    return isinstance(outcome, Failed) and outcome.kind == OUT_OF_MEMORY

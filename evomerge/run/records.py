@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import Candidate, Failed, Genotype, Outcome, Scored
@@ -95,7 +96,7 @@ def genotype_json(genotype: Genotype) -> str:
     return as_json([float(gene) for gene in genotype])
 
 
-def candidate_of(row: Row, where: str) -> Candidate:
+def candidate_of(row: Row, where: Path) -> Candidate:
     """The candidate of an intact row.
 
     Raises:
@@ -129,7 +130,7 @@ def evaluation_row(evaluation: Evaluation) -> tuple[Row, str | None]:
     return (*who, *told, *how, float(evaluation.finished), seal), results
 
 
-def evaluation_of(row: Row, results: str | None, where: str) -> Evaluation:
+def evaluation_of(row: Row, results: str | None, where: Path) -> Evaluation:
     """The evaluation of an intact row and its results.
 
     Raises:
@@ -157,7 +158,7 @@ def evaluation_of(row: Row, results: str | None, where: str) -> Evaluation:
     )
 
 
-def check_results(row: Row, results: object, where: str) -> None:
+def check_results(row: Row, results: object, where: Path) -> None:
     """Raises InvalidInput unless the results of an intact row match their checksum."""
     seal = row[-1]
     intact = results is None if seal is None else isinstance(results, str)

@@ -16,7 +16,7 @@ from evomerge.recipe import Recipe
 from evomerge.run.archive import Archive
 from evomerge.run.core import Core
 from evomerge.run.evaluations import Evaluations
-from evomerge.run.final import Decision, Results, cost, decide, joined, rungs, survivors
+from evomerge.run.final import Decision, Results, cost, decide, rungs, survivors
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import FINAL_SHARE, Allotment, RunPlan, StagePlan
 from evomerge.run.progress import (
@@ -26,6 +26,7 @@ from evomerge.run.progress import (
     Progress,
     Warned,
 )
+from evomerge.score import joined
 from evomerge.seeding import derive
 
 BASELINE_MINIBATCHES = 2
@@ -224,7 +225,7 @@ class StageSearch:
         yield self._phase("final", len(alive))
         for number, part in enumerate(parts, start=1):
             scored = yield from self._rung(number, [finalists[c] for c in alive], part)
-            results = {c: joined(results.get(c), scored[c]) for c in alive if c in scored}
+            results = {c: joined([results.get(c, ()), scored[c]]) for c in alive if c in scored}
             fitness = {c: self._run.objective.fitness(found) for c, found in results.items()}
             reached |= {c: (number, value) for c, value in fitness.items()}
             last = number == len(parts)

@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar, final
 
 import torch
 
-from evomerge.candidate import OUT_OF_MEMORY, SEARCH, Assignment, Failed, Scored
+from evomerge.candidate import NO_ROOM, OUT_OF_MEMORY, SEARCH, Assignment, Failed, Scored
 from evomerge.consent import NOTHING, Consent
-from evomerge.errors import BuildFailed, EvomergeError, PreflightFailed
+from evomerge.errors import DISK_FULL, BuildFailed, DiskFull, EvomergeError, PreflightFailed
 from evomerge.evaluate.evaluator import Evaluator, EvaluatorSpec
 from evomerge.recipe import STACK, Recipe
 from evomerge.run.benches import Bench, MergeBench, Probe, StackBench
@@ -128,6 +128,7 @@ class Worker:
     def __init__(self, benches: ChoosesBench) -> None:
         """`benches` have the models that become candidates."""
         self._benches = benches
+        self._built: Recipe | None = None
 
     def evaluate(self, assignment: Assignment) -> Scored | Failed:
         """Build the merge and score it; seconds are wall time.
@@ -152,7 +153,10 @@ class Worker:
         recipe = assignment.recipe
         bench = self._benches.of(recipe)
         began = time.perf_counter()
-        bench.become(recipe)
+        if recipe != self._built:  # parts of one evaluation come one after the other
+            self._built = None
+            bench.become(recipe)
+            self._built = recipe
         built = time.perf_counter()
         evaluator = bench.evaluator(recipe)
         if assignment.stage == SEARCH:
@@ -192,6 +196,8 @@ def _failure(error: Exception) -> Failed:
     """What the error says about the candidate; the whole traceback goes to the worker's log."""
     if isinstance(error, BuildFailed):
         return Failed("unusable merge", _one_line(error))
+    if isinstance(error, DiskFull) or getattr(error, "errno", None) in DISK_FULL:
+        return Failed(NO_ROOM, _one_line(error))
     if isinstance(error, EvomergeError):
         return Failed("error", _one_line(error))
     traceback.print_exception(error, file=sys.stderr)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.errors import DiskFull, InvalidInput
 from evomerge.recipe import Recipe
 from evomerge.weights.checkpoint import INDEX_FILE, SINGLE_FILE
 from evomerge.weights.companion_files import copy_companions
@@ -36,7 +36,8 @@ def write_model(
 
     Raises:
         InvalidInput: `out_dir` exists and is not an empty directory, or the recipe is wrong.
-        PreflightFailed: the recipe does not fit its models, or the disk is too small.
+        PreflightFailed: the recipe does not fit its models.
+        DiskFull: there is no room for it.
         BuildFailed: a merged tensor holds NaN or Inf.
     """
     _check_free(out_dir)
@@ -60,9 +61,9 @@ def _check_free(out_dir: Path) -> None:
 def _check_space(parent: Path, needed: int) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed + _SPARE_BYTES:
-        raise PreflightFailed(
+        raise DiskFull(
             f"{parent}: the model needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
-            "make room or choose another disk"
+            "make room and run the same command again, or choose another disk"
         )
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost, Scored
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
-from evomerge.run.pool import Answer, Concluded, Dispatcher, WorkerPool
+from evomerge.run.dispatcher import Concluded, Dispatcher
+from evomerge.run.pool import Answer, WorkerPool
 from evomerge.run.pools import backoff
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool, visible_gpus

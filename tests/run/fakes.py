@@ -15,11 +15,12 @@ from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
 from evomerge.mergekit_yaml import to_mapping
 from evomerge.run.baselines import baselines, starting_points
 from evomerge.run.core import Schedule
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import Budget, RunPlan, StagePlan
-from evomerge.run.pool import Answer, Dispatcher, WorkerPool
+from evomerge.run.pool import Answer, WorkerPool
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.progress import Progress
 from evomerge.score import ItemOutcome, Objective, TaskGoal, TaskOutcomes

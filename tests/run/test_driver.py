@@ -11,10 +11,10 @@ import pytest
 from evomerge.candidate import Assignment, Candidate, Failed, Scored
 from evomerge.errors import Interrupted, TooManyFailures
 from evomerge.run.core import Schedule
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger, LedgerMismatch, LedgerReader
 from evomerge.run.plan import Budget, RunPlan
-from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.progress import Evaluated, Finished, GenerationDone, Warned
 from evomerge.search.cma_es import CmaEs

@@ -325,7 +325,7 @@ def test_a_damaged_row_is_named(change: str, row: str, tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute(change)
     connection.close()
-    advice = "see what is lost with 'evomerge repair RUN"
+    advice = "restore the file from a copy, or see what 'evomerge repair "
     expectation = f"{row}.* damaged: its checksum does not match; {advice}"
     with pytest.raises(InvalidInput, match=expectation):
         Ledger.open(tmp_path)

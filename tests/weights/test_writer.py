@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from evomerge.errors import BuildFailed, InvalidInput, PreflightFailed
+from evomerge.errors import BuildFailed, DiskFull, InvalidInput
 from evomerge.recipe import Clause, Parameters, Recipe, Setting, Slice, Source
 from evomerge.weights.checkpoint import Checkpoint
 from evomerge.weights.resident import ResidentModel
@@ -234,6 +234,6 @@ def test_a_full_disk_is_found_before_writing(
 ) -> None:
     usage = namedtuple("usage", ("total", "used", "free"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
-    with pytest.raises(PreflightFailed, match=r"the model needs .* GB are free: make room"):
+    with pytest.raises(DiskFull, match=r"the model needs .* GB are free: make room"):
         write_model(_ties(), materializer(llamas, "base", "math", "code"), tmp_path / "out")
     assert _leftovers(tmp_path) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import io
 import os
 import pickle
 import signal
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from typing import Any
 
 from tqdm import tqdm
 
@@ -72,8 +74,23 @@ def _die_with(driver: int) -> None:
 def _redirect(log: str | None) -> None:
     """Keep standard output clean: it belongs to the driver's results."""
     if log is not None:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError:  # a full disk
+            file = os.open(os.devnull, os.O_WRONLY)
         os.dup2(file, 2)
         os.close(file)
     os.dup2(2, 1)
+    sys.stdout = sys.stderr = io.TextIOWrapper(
+        _Forgiving(2, "wb", closefd=False), errors="backslashreplace", write_through=True
+    )
     faulthandler.enable(file=2)
+
+
+class _Forgiving(io.FileIO):
+    """Loses what a full disk does not take: no candidate fails because of a log."""
+
+    def write(self, data: Any) -> int:
+        with suppress(OSError):
+            super().write(data)
+        return len(data)

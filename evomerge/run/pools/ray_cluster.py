@@ -16,7 +16,6 @@ from evomerge.run.resources import WorkerResources, in_gigabytes
 _OBJECT_STORE_BYTES = 200 << 20  # Ray's default is 30 % of the memory; only small values travel
 _FOR_ANY = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",  # what Ray's own code prints on standard error
 }
 _FOR_LOCAL = {
     "RAY_AUTH_MODE": "token",  # what Ray does anyway, with a warning

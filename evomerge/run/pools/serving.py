@@ -10,7 +10,7 @@ import traceback
 from dataclasses import dataclass
 
 from evomerge.candidate import Assignment, Failed, Lost, Scored
-from evomerge.errors import EvomergeError
+from evomerge.errors import DISK_FULL, DiskFull, EvomergeError
 from evomerge.offline import forget_tokens, go_offline
 from evomerge.run.pool import EvaluatingWorker
 
@@ -63,6 +63,8 @@ def start_failure(error: Exception) -> StartFailure:
     """The error as values that survive the way to the driver; a traceback goes to the log."""
     if isinstance(error, EvomergeError):
         return StartFailure(error.problems, type(error))
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return StartFailure(DiskFull.of(error).problems, DiskFull)
     traceback.print_exception(error, file=sys.stderr)
     return StartFailure((one_line(error),))
 

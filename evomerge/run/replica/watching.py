@@ -41,6 +41,11 @@ class SharedRun:
             raise
 
     @property
+    def name(self) -> str:
+        """What the run is called in the database."""
+        return self._address.run
+
+    @property
     def report(self) -> Path:
         """In the current folder, called like the run."""
         return Path(f"{Path(self._address.run).name}.html")

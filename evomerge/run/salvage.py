@@ -1,0 +1,175 @@
+"""Reads what can still be read of a damaged ledger, row by row."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import InvalidInput
+from evomerge.run.ledger_count import check_count, read_count
+from evomerge.run.ledger_file import IDENTITY, read_only
+from evomerge.run.ledger_schema import COLUMNS, Row, checksum, row_name
+from evomerge.run.records import check_results, printable
+
+_DERIVED = ("first candidate", "decision", "winner", "seconds", "begin again at", "format")
+"""Facts that continuing the run sets again, or can do without."""
+_MOST_PROBES = 5000
+_LONGEST = 160
+
+Count = tuple[str, int] | None
+"""The identity and the number of evaluations that the count file names."""
+
+
+@dataclass
+class Salvage:
+    """Intact rows by table, each with its results, and what is lost, in words (being filled)."""
+
+    identity: str
+    rows: dict[str, list[tuple[Row, Any]]] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+
+def salvaged(path: Path, *, in_order: bool) -> Salvage:
+    """Everything intact in the file.
+
+    Args:
+        path: the ledger.
+        in_order: leave out what was counted after the first gap.
+
+    Raises:
+        InvalidInput: a fact is lost that only the ledger knew, or nothing can be read.
+    """
+    count = read_count(path.parent)
+    connection = read_only(path)
+    try:
+        salvage = Salvage(_identity(connection, path, count))
+        for table in COLUMNS:
+            salvage.rows[table] = list(_intact(connection, table, salvage, path))
+    except sqlite3.OperationalError as error:  # no such table: the schema itself is damaged
+        raise _hopeless(path, f"its tables cannot be found ({error})") from error
+    finally:
+        connection.close()
+    _without_orphans(salvage)
+    _tell_missing(salvage, count)
+    if in_order:
+        _cut(salvage)
+    return salvage
+
+
+def _identity(connection: sqlite3.Connection, path: Path, count: Count) -> str:
+    for stored in _scan(connection, "meta"):
+        if stored is not None and stored[0] == IDENTITY:
+            row = stored[: len(COLUMNS["meta"])]
+            if stored[len(row)] == checksum("meta", row, ""):
+                identity = str(json.loads(stored[1]))
+                check_count(path.parent, identity)
+                return identity
+    if count is None:
+        raise _hopeless(path, "nothing says which rows are its own")
+    return count[0]
+
+
+def _intact(
+    connection: sqlite3.Connection, table: str, salvage: Salvage, path: Path
+) -> Iterator[tuple[Row, Any]]:
+    for stored in _scan(connection, table):
+        if stored is None:
+            if table == "meta":
+                raise _hopeless(path, "some of its facts cannot be read")
+            salvage.lost.append(f"rows of {table} on a page that cannot be read")
+            continue
+        *values, found, results = stored
+        row = tuple(values)
+        if table == "meta" and row[0] == IDENTITY:
+            continue  # written anew
+        if found == checksum(table, row, salvage.identity) and _whole(table, row, results, path):
+            yield row, results
+            continue
+        name = printable(row_name(table, row))
+        if table == "meta" and str(row[0]).rpartition(": ")[2] not in _DERIVED:
+            raise _hopeless(path, f"{name} is damaged, and nothing else knows it")
+        salvage.lost.append(name[:_LONGEST])
+
+
+def _whole(table: str, row: Row, results: object, path: Path) -> bool:
+    if table != "evaluations":
+        return True
+    try:
+        check_results(row, results, path)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _scan(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...] | None]:
+    """All rows of a table as stored, by ascending row id; None for rows that cannot be read."""
+    also = "results" if table == "evaluations" else "NULL"
+    columns = ", ".join(("rowid", *COLUMNS[table], "checksum", also))
+    last: int | None = -1
+    while last is not None:
+        query = f"SELECT {columns} FROM {table} WHERE rowid > ? ORDER BY rowid"
+        try:
+            for number, *stored in connection.execute(query, (last,)):
+                last = max(last, number)
+                yield tuple(stored)
+            return
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            yield None
+            last = _beyond(connection, table, last)
+
+
+def _beyond(connection: sqlite3.Connection, table: str, last: int) -> int | None:
+    """The row id before the next one that can be found; None when there is none near."""
+    for number in range(last + 1, last + _MOST_PROBES):
+        try:
+            query = f"SELECT rowid, checksum FROM {table} WHERE rowid = ?"
+            if connection.execute(query, (number,)).fetchone() is not None and number > last + 1:
+                return number - 1
+        except sqlite3.DatabaseError:
+            continue
+    return None
+
+
+def _without_orphans(salvage: Salvage) -> None:
+    """Evaluations whose candidate is lost: it is proposed again, and evaluated again."""
+    known = {row[0] for row, _ in salvage.rows["candidates"]}
+    kept = []
+    for row, results in salvage.rows["evaluations"]:
+        if row[1] in known:
+            kept.append((row, results))
+        else:
+            salvage.lost.append(f"{row_name('evaluations', row)}: its candidate is lost")
+    salvage.rows["evaluations"] = kept
+
+
+def _tell_missing(salvage: Salvage, count: Count) -> None:
+    last = max((row[0] for row, _ in salvage.rows["evaluations"]), default=0)
+    if count is not None and count[0] == salvage.identity and count[1] > last:
+        salvage.lost.append(f"evaluations that were counted last: {count[1] - last}")
+
+
+def _cut(salvage: Salvage) -> None:
+    """Go back to before the first evaluation that is missing, as `Ledger.rewind` does."""
+    present = {row[0] for row, _ in salvage.rows["evaluations"]}
+    first = next(seq for seq in range(1, len(present) + 2) if seq not in present)
+    beyond = [seq for seq in present if seq >= first]
+    if not beyond:
+        return
+    salvage.lost.append(f"{len(beyond)} evaluations that were counted after the first lost one")
+    after = {table: COLUMNS[table].index("after") for table in ("meta", "candidates")}
+    for table, column in (*after.items(), ("evaluations", 0)):
+        rows = salvage.rows[table]
+        salvage.rows[table] = [entry for entry in rows if entry[0][column] < first]
+
+
+def _hopeless(path: Path, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"{path}: it cannot be repaired: {why}; restore it from a copy or start in a new run "
+        "directory"
+    )
