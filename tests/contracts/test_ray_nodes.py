@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from evomerge.errors import Interrupted, PreflightFailed
-from evomerge.run.pool import Dispatcher
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.pools.ray import ray_pool
 from evomerge.run.pools.ray_cluster import RayCluster, starts_nodes
 from tests.contracts.fake_workers import FakeFactory, assignment, expected
