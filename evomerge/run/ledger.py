@@ -34,6 +34,7 @@ from evomerge.run.records import (
 
 __all__ = [
     "LEDGER",
+    "CandidateRows",
     "Evaluation",
     "Event",
     "Ledger",
