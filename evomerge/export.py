@@ -100,9 +100,9 @@ def save_best(run_dir: Path, evaluator: EvaluatorSpec, consent: Consent = NOTHIN
     if best.exists():
         return best
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     root = model_root(run_dir)
     winner = find_candidate(run_dir, None)
+    partial.mkdir()
     export_model(winner.recipe, root, partial / "model", consent)
     verified = _verify(run_dir, winner, partial / "model", evaluator, consent)
     (partial / "verification.json").write_text(json.dumps(verified), encoding="utf-8")

@@ -101,7 +101,12 @@ class _SpaceReader:
     def _parents(self) -> tuple[str, ...]:
         """Every model of `models` or `slices`, in order, each once."""
         parts = self.mapping.get("slices") or []
-        named = [entry for part in parts for entry in part.get("sources", [])]
+        named = [
+            entry
+            for part in (parts if isinstance(parts, list) else [])
+            if isinstance(part, Mapping) and isinstance(part.get("sources"), list)
+            for entry in part["sources"]
+        ]
         named += self.mapping.get("models") or []
         models = [entry.get("model") for entry in named if isinstance(entry, Mapping)]
         return tuple(dict.fromkeys(model for model in models if isinstance(model, str)))
@@ -179,6 +184,8 @@ class _SpaceReader:
     def _sources(self) -> dict[str, Settings]:
         """Models with their own parameters; in slices the base joins where the method needs it."""
         sources: dict[str, Settings] = {}
+        if not self.mapping["models"]:
+            self.problems.add("models", "expected at least one model, got none; list them")
         for index, entry in enumerate(self.mapping["models"]):
             path = f"models[{index}]"
             if not isinstance(entry, Mapping) or not isinstance(entry.get("model"), str):

@@ -82,10 +82,12 @@ def loads(text: str, where: str) -> Any:
         InvalidInput: the text is not YAML; `where` names its origin in the message.
     """
     try:
-        return parse(_Loader(text))
+        loader = _Loader(text)
+        loader.name = where
+        return parse(loader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise InvalidInput(f"{where}: not readable as YAML: {reason}") from None
+        raise InvalidInput(f"{where}: not readable as YAML: {reason}; correct the file") from None
 
 
 def load(path: Path) -> Any:

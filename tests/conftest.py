@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.postgres import Server, binaries, server
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
@@ -23,3 +25,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("EVOMERGE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("EVOMERGE_CACHE_GB", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A private PostgreSQL server, shared by all tests; without one they are skipped."""
+    found = binaries()
+    if found is None:
+        pytest.skip("no PostgreSQL server on this machine")
+    with server(found) as running:
+        yield running

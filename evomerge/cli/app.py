@@ -183,6 +183,9 @@ def plan(
     quick: Annotated[
         bool, typer.Option("--quick", help="Read headers only: no times, memory estimated.")
     ] = False,
+    task_code: TaskCode = None,
+    remote_code: RemoteCode = None,
+    pickle: Pickle = None,
     as_json: Json = False,
 ) -> None:
     """Show what a search will do and need: evaluations, memory, disk and, after a short test, time.
@@ -192,7 +195,9 @@ def plan(
     """
     from evomerge.cli.plan import PlanRequest, plan_command
 
-    request = PlanRequest(space, budget, out, seed, workers, address, tuple(settings or ()), quick)
+    allow = _allowed(task_code, remote_code, pickle)
+    changes = tuple(settings or ())
+    request = PlanRequest(space, budget, out, seed, workers, address, changes, quick, allow)
     plan_command(request, as_json=as_json)
 
 
@@ -245,6 +250,23 @@ def repair(
     from evomerge.cli.repairing import repair_command
 
     repair_command(run, dry=dry_run)
+
+
+@app.command()
+def mirror(
+    run: SharedRun,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="URL", help="sqlite:///FILE, journal:FILE or postgresql://..."
+        ),
+    ],
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run ends.")] = False,
+) -> None:
+    """Write a run as an Optuna study, for optuna-dashboard; safe while it runs."""
+    from evomerge.cli.mirroring import mirror_command
+
+    mirror_command(run, to, watch=watch)
 
 
 @app.command()
@@ -324,8 +346,15 @@ def schema() -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Show what this machine offers: versions, GPUs, kernels, memory, disk; and what to improve."""
-    from evomerge.cli.doctor import doctor_command
+def doctor(
+    space: Annotated[Path | None, typer.Argument(help="A space file to check, too.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, HOST:PORT.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what this machine offers: versions, GPUs, memory, folders, Ray; and what to improve.
 
-    doctor_command(as_json=as_json)
+    Exit code 3 says that a search is impossible here until what is marked PROBLEM is mended.
+    """
+    from evomerge.cli.doctor import DoctorRequest, doctor_command
+
+    doctor_command(DoctorRequest(space, address), as_json=as_json)

@@ -19,6 +19,7 @@ from evomerge.cli.viewing import View, listed_runs, viewed
 from evomerge.errors import InvalidInput
 from evomerge.mergekit_yaml import dump_recipe, to_mapping
 from evomerge.parameter import Parameter, Scope
+from evomerge.plain_text import one_line
 from evomerge.recipe import STACK
 from evomerge.report.leading import leading_candidates
 from evomerge.report.summarize import summarize
@@ -93,7 +94,7 @@ def status_command(run: str, *, as_json: bool) -> None:
         print(json.dumps({"schema": "evomerge/status/v1", **asdict(summary)}))
         return
     for line in (*status_lines(summary), *verdict_lines(summary)):
-        print(line)
+        print(one_line(line))
 
 
 def _seen(view: View) -> RunSummary:

@@ -115,7 +115,9 @@ def watch(progress: Iterator[Progress], budget: Budget, console: Console) -> Fin
     view = View(budget)
     if not console.is_terminal:
         return _print_lines(progress, view, console)
-    with Live(view.table(), console=console, refresh_per_second=4) as live:
+    # Standard output stays where the caller sent it.
+    table = Live(view.table(), console=console, refresh_per_second=4, redirect_stdout=False)
+    with table as live:
         for event in progress:
             line = view.see(event)
             if isinstance(event, Warned) and line:

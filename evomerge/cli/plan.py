@@ -13,22 +13,25 @@ import torch
 
 from evomerge.cache_folder import cache_folder
 from evomerge.candidate import ItemSelection
+from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.outlook import Outlook, Place, judge
 from evomerge.cli.overrides import run_overrides
-from evomerge.cli.plan_text import as_mapping, lines
+from evomerge.cli.plan_json import as_mapping
+from evomerge.cli.plan_text import lines
 from evomerge.errors import EvomergeError, PreflightFailed
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import STACK, Recipe
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.cache_needs import method_recipes
-from evomerge.run.calibration import Calibration, Rehearsal, calibrate, own_memory
+from evomerge.run.calibration import Calibration, Rehearsal, calibrate
 from evomerge.run.config import read_space_file
-from evomerge.run.directory import stored_stages
+from evomerge.run.directory import check_consent, stored_stages
 from evomerge.run.forecast import forecast
 from evomerge.run.machine import cores, free_disk, memory
 from evomerge.run.needs import MemoryNeeds, estimated_memory, ledger_bytes
 from evomerge.run.plan import StagePlan
 from evomerge.run.pools.ray_nodes import Node, cluster_nodes
+from evomerge.run.process_memory import held
 from evomerge.run.spaces import checked_stages, space_notices
 from evomerge.space import SearchSpace
 from evomerge.stack_file import earlier_stage
@@ -52,6 +55,7 @@ class PlanRequest:
     address: str | None
     settings: tuple[str, ...]
     quick: bool
+    allow: AllowFlags
 
 
 def plan_command(request: PlanRequest, *, as_json: bool) -> None:
@@ -75,12 +79,16 @@ def look_ahead(request: PlanRequest) -> Outlook:
     file = read_space_file(
         request.space, run_overrides(request.settings, request.seed, request.budget)
     )
-    stages = checked_stages(file, request.space)
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
+    consent = given_consent(request.allow, request.space.resolve().parent)
+    check_consent(run_dir, consent)
+    stages = checked_stages(file, request.space, consent)
     stored = stored_stages(run_dir)
-    built = build_run(file, stages, request.space, workers=request.workers, stored=stored)
+    built = build_run(
+        file, stages, request.space, workers=request.workers, stored=stored, consent=consent
+    )
     before = time.time() - psutil.Process().create_time()
-    driver, _ = own_memory()
+    driver = held().own
     cluster, problems = _cluster(request.address or os.environ.get("RAY_ADDRESS"))
     calibration = None
     if not request.quick:
@@ -94,7 +102,7 @@ def look_ahead(request: PlanRequest) -> Outlook:
     )
     place = _place(run_dir, cluster, built.worker.threads)
     ledger = ledger_bytes(built.plan, expected)
-    notices = (*space_notices(stages, request.space), *built.notices)
+    notices = (*space_notices(stages, request.space, consent), *built.notices)
     outlook = Outlook(
         request.space, built, expected, calibration, needs, ledger, place, notices, (), ()
     )

@@ -1,16 +1,15 @@
-"""How a plan reads: lines for people, one mapping for programs."""
+"""How a plan reads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from evomerge.cli.outlook import Outlook
+from evomerge.run.forecast import search_method
 from evomerge.run.plan import StagePlan
 from evomerge.space import SearchSpace
 from evomerge.stack_space import StackSpace
 
-SCHEMA = "evomerge/plan/v1"
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -57,12 +56,13 @@ def _searches(outlook: Outlook) -> Iterator[str]:
     for stage in outlook.built.plan.stages:
         name = f"{stage.name}: " if stage.name else ""
         yield (
-            f"search    {name}{_method(stage)}, {_dimension(stage)}; {stage.algorithm}, "
+            f"search    {name}{method_name(stage)}, {_dimension(stage)}; {stage.algorithm}, "
             f"{stage.population} per generation, {stage.minibatch} fresh items of each task"
         )
 
 
-def _method(stage: StagePlan) -> str:
+def method_name(stage: StagePlan) -> str:
+    """What the stage searches."""
     space = stage.space
     if isinstance(space, SearchSpace):
         return f"{space.method}{' and others' if space.methods_vary else ''}"
@@ -107,11 +107,11 @@ def _phases(outlook: Outlook) -> Iterator[str]:
     if found is None:
         yield "times were not measured"
         return
-    costs = found.costs
+    costs, method = found.costs, search_method(outlook.built.plan.stages[0])
     yield (
         f"measured  worker ready after {duration(found.start)}; a merge built in "
-        f"{1000 * max(costs.build.values()):.0f} ms (the first in "
-        f"{1000 * max(costs.first.values()):.0f} ms); {1000 * costs.call:.0f} ms and "
+        f"{1000 * costs.next_build(method):.0f} ms (the first in "
+        f"{1000 * costs.first_build(method):.0f} ms); {1000 * costs.call:.0f} ms and "
         f"{1000 * costs.item:.1f} ms per item to score it"
     )
 
@@ -158,94 +158,3 @@ def _many(count: int, what: str) -> str:
 
 def _count(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
-
-
-def as_mapping(outlook: Outlook) -> dict[str, Any]:
-    """The plan with the schema "evomerge/plan/v1": bytes and seconds, null where unknown."""
-    expected, needs, place = outlook.expected, outlook.built.needs, outlook.place
-    return {
-        "schema": SCHEMA,
-        "space": str(outlook.space),
-        "workers": expected.workers,
-        "stages": [_stage(stage) for stage in outlook.built.plan.stages],
-        "parents": [
-            {
-                "model": parent.model,
-                "folder": str(parent.folder),
-                "bytes": parent.nbytes,
-                "dtypes": list(parent.dtypes),
-                "fingerprint": parent.fingerprint,
-            }
-            for parent in needs.parents
-        ],
-        "phases": [
-            {"name": p.name, "evaluations": p.evaluations, "items": p.items, "seconds": p.seconds}
-            for p in expected.phases
-        ],
-        "total": {
-            "evaluations": expected.evaluations,
-            "items": expected.items,
-            "seconds": expected.seconds,
-            "starting": expected.starting,
-            "handing_over": expected.handing_over,
-            "utilization": expected.utilization,
-        },
-        "calibration": _calibration(outlook),
-        "memory": {
-            "measured": outlook.memory.measured,
-            "worker": outlook.memory.worker,
-            "resident_model": needs.resident,
-            "driver": outlook.memory.driver,
-            "shared": outlook.memory.shared,
-            "total": outlook.memory.total(expected.workers),
-            "free": place.memory.free,
-            "fitting_workers": outlook.fitting,
-        },
-        "gpus": [{"free": free} for free in place.gpus],
-        "nodes": None if place.cluster is None else [vars(node) for node in place.cluster],
-        "disk": {
-            "run": {
-                "folder": str(place.run_dir),
-                "model": needs.saved,
-                "ledger": outlook.ledger,
-                "free": place.run_free,
-            },
-            "cache": {
-                "folder": None if place.cache is None else str(place.cache),
-                "computed": needs.cache,
-                "merged_models": needs.nested,
-                "free": place.cache_free,
-            },
-        },
-        "notices": list(outlook.notices),
-        "warnings": list(outlook.warnings),
-        "problems": list(outlook.problems),
-    }
-
-
-def _stage(stage: StagePlan) -> dict[str, Any]:
-    space = stage.space
-    assert isinstance(space, SearchSpace | StackSpace), "there are no other spaces"
-    return {
-        "name": stage.name,
-        "method": _method(stage),
-        "dimensions": space.dimension,
-        "algorithm": stage.algorithm,
-        "population": stage.population,
-        "schedule": stage.schedule.name,
-        "ahead": stage.schedule.ahead,
-        "minibatch": stage.minibatch,
-    }
-
-
-def _calibration(outlook: Outlook) -> dict[str, Any] | None:
-    found = outlook.calibration
-    if found is None:
-        return None
-    return {
-        "start": found.start,
-        "first_build": dict(found.timings.first),
-        "next_build": dict(found.timings.further),
-        "scored": [{"items": items, "seconds": s} for items, s in found.timings.scores],
-        "gpu_bytes": found.device,
-    }

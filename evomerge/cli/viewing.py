@@ -18,6 +18,11 @@ class View(Protocol):
     """A run that may go on while it is looked at."""
 
     @property
+    def name(self) -> str:
+        """What the run is called: by default its directory and its run in a database."""
+        ...
+
+    @property
     def report(self) -> Path:
         """Where its report belongs."""
         ...
@@ -38,6 +43,11 @@ class LocalRun:
     """A run directory of this machine."""
 
     run_dir: Path
+
+    @property
+    def name(self) -> str:
+        """That of the directory."""
+        return self.run_dir.resolve().name
 
     @property
     def report(self) -> Path:

@@ -6,7 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, final
 
+from evomerge.evaluate.limits import limited
 from evomerge.evaluate.task_loading import LoadedTask
+
+_FILTER_SECONDS = 60.0
+_FILTER_SECONDS_EACH = 0.1
 
 
 class ChatFormat(Protocol):
@@ -102,8 +106,12 @@ class FrozenTask:
         return ((doc, self._docs[doc]) for doc in self._chosen)
 
     def apply_filters(self) -> None:
-        """Let the task's filters read the answers."""
-        self._task.apply_filters()
+        """Let the task's filters read the answers; raises Exhausted.
+
+        A pattern with nested repeats can take years over one answer.
+        """
+        with limited(_FILTER_SECONDS + _FILTER_SECONDS_EACH * len(self._task.instances)):
+            self._task.apply_filters()
 
     def process_results(self, doc: Any, results: list[Any]) -> Any:
         """The task's metrics of one document."""

@@ -7,7 +7,7 @@ import functools
 import logging
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
@@ -15,32 +15,11 @@ import lm_eval.api.model
 import lm_eval.api.task
 import lm_eval.utils
 import numpy as np
-from jinja2 import BaseLoader, StrictUndefined, Template
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from evomerge.evaluate.sandbox import Sandbox
 
 PYTHON_SEED = 0
 """What lm-eval seeds Python's generator with; numpy and torch get the evaluator's seed."""
-
-_TEMPLATES_KEPT = 4096
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """lm-eval's template environment without access to Python's internals.
-
-    Compiling a template takes about a hundred times as long as rendering it, and lm-eval compiles
-    anew for every item, so compiled templates are kept.
-    """
-
-    def __init__(self, filters: dict[str, Callable[..., Any]]) -> None:
-        super().__init__(loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True)
-        self.filters.update(filters)
-        self._compiled = functools.lru_cache(maxsize=_TEMPLATES_KEPT)(super().from_string)
-
-    def from_string(self, source: Any, globals: Any = None, template_class: Any = None) -> Template:
-        """The compiled template, from memory when it is plain text."""
-        if globals or template_class or not isinstance(source, str):
-            return super().from_string(source, globals, template_class)
-        return self._compiled(source)
 
 
 def prepare() -> None:
@@ -49,9 +28,9 @@ def prepare() -> None:
     lm-eval renders task templates in an unrestricted environment, in which a task file can run
     any program; there is no option for it, hence the assignments to its modules.
     """
-    if isinstance(lm_eval.utils.env, _Sandbox):
+    if isinstance(lm_eval.utils.env, Sandbox):
         return
-    lm_eval.utils.env = _Sandbox({"regex_replace": lm_eval.utils.regex_replace})
+    lm_eval.utils.env = Sandbox({"regex_replace": lm_eval.utils.regex_replace})
     lm_eval.api.task.tqdm = functools.partial(lm_eval.api.task.tqdm, disable=True)
     lm_eval.api.model.tqdm = functools.partial(lm_eval.api.model.tqdm, disable=True)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

@@ -91,6 +91,10 @@ def _choose(
     pairs = sorted({(name, s["filter"]) for s in samples for name in s["metrics"]})
     offer = ", ".join(name if label == "none" else f"'{name},{label}'" for name, label in pairs)
     filters = [label for name, label in pairs if name == metric]
+    if not pairs:
+        raise PreflightFailed(
+            f"task '{task}': it measures nothing; add metric '{metric}' to its metric_list"
+        )
     if not filters:
         raise PreflightFailed(
             f"task '{task}': it does not measure '{metric}' but {offer}; "

@@ -12,6 +12,8 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from evomerge.errors import BuildFailed
+from evomerge.evaluate.limits import limited
+from evomerge.evaluate.sandbox import MEMORY_MIB, SECONDS
 
 TokenRequest = tuple[Any, list[int], list[int]]
 """A key, the tokens of the context, and those of the continuation."""
@@ -49,6 +51,13 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         if key not in self._pairs:
             self._pairs[key] = super()._encode_pair(context, continuation)
         return self._pairs[key]
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """HFLM's, in the sandbox of transformers; raises Exhausted."""
+        with limited(SECONDS, MEMORY_MIB):
+            return str(super().apply_chat_template(chat_history, add_generation_prompt))
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """HFLM's, without a progress bar."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from evomerge.consent import Allowed
 from evomerge.errors import InvalidInput
+from evomerge.evaluate.json_depth import too_deep
 from evomerge.evaluate.task_yaml import code_problems, read_task_yaml
 from evomerge.signatures import did_you_mean
 
@@ -205,6 +206,10 @@ def _data_problems(fields: Mapping[str, Any]) -> Iterator[str]:
         if files is not None and "split" not in arguments:
             known = tuple(files) if isinstance(files, Mapping) else ("train",)
             yield from _split_problems(fields, known)
+    question = fields.get("doc_to_text")
+    if isinstance(question, list | dict | float):
+        yield f"doc_to_text: expected text, got {question!r}; write a template or a column's name"
+    yield from _depth_problems(fields)
     choices = fields.get("doc_to_choice")
     for index, choice in enumerate(choices if isinstance(choices, list) else ()):
         if not isinstance(choice, str):
@@ -234,6 +239,29 @@ def _file_problems(key: str, entry: str) -> Iterator[str]:
             yield f"{key}: no file matches {entry}; correct the pattern or create the data"
     elif not Path(entry).is_file():
         yield f"{key}: the data file {entry} does not exist; correct the path or create the data"
+
+
+def _depth_problems(fields: Mapping[str, Any]) -> Iterator[str]:
+    for path in _json_files(fields):
+        if too_deep(path):
+            yield f"the data file {path} is nested too deeply to be data; correct it"
+
+
+def _json_files(fields: Mapping[str, Any]) -> Iterator[Path]:
+    """The files that will be parsed as JSON, as far as their names tell."""
+    arguments, dataset = fields.get("dataset_kwargs") or {}, str(fields.get("dataset_path"))
+    folders = [Path(str(arguments["data_dir"]))] if arguments.get("data_dir") else []
+    if dataset not in BUILDERS and os.path.isdir(dataset):
+        folders.append(Path(dataset))
+    for folder in folders:
+        yield from (path for path in folder.rglob("*.*json*") if path.is_file())
+    for _, entry in _entries(arguments.get("data_files"), "data_files"):
+        place = Path(entry)
+        if dataset == "json" and place.is_file():
+            yield place
+        elif dataset == "json" and any(sign in entry for sign in "*?["):
+            pattern = str(place.relative_to(place.anchor))
+            yield from (path for path in Path(place.anchor).glob(pattern) if path.is_file())
 
 
 def _split_problems(fields: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[str]:

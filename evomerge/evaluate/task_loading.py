@@ -14,6 +14,7 @@ from lm_eval.tasks import TaskManager
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.evaluate.items import item_ids
+from evomerge.evaluate.limits import Exhausted
 from evomerge.evaluate.lm_eval_guest import prepare
 from evomerge.evaluate.task_code import with_functions
 from evomerge.evaluate.task_files import TaskIndex, find_tasks
@@ -72,6 +73,8 @@ def explain(task: str, error: Exception) -> str:
     match error:
         case EvomergeError():
             return text
+        case Exhausted():
+            reason = f"a template or filter takes {text}; simplify it"
         case jinja2.exceptions.SecurityError():
             reason = f"a template reaches for Python's internals ({text}); remove that part"
         case jinja2.exceptions.UndefinedError():

@@ -86,7 +86,10 @@ def read_task_yaml(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise InvalidInput(f"{path}: not readable as YAML: {reason}; correct the file") from None
     if not isinstance(value, dict):
-        raise InvalidInput(f"{path}: expected a mapping with a task in it, got {value!r}")
+        kind = type(value).__name__
+        raise InvalidInput(
+            f"{path}: expected a mapping with a task in it, got {kind}; correct the file"
+        )
     return value
 
 

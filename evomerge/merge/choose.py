@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from evomerge.merge.blockwise.kernels import BLOCKWISE
+from evomerge.merge.compiler import missing_compiler
 from evomerge.merge.kernels import Kernels
 
 WORTH_COMPILING = 2_000_000_000
@@ -13,13 +12,6 @@ WORTH_COMPILING = 2_000_000_000
 The compiled passes save 1.5 (linear) to 50 (DELLA) ns per element. Loading numba takes a second,
 compiling a method for new types another 1 to 5, once per machine.
 """
-
-
-def missing_compiler() -> str | None:
-    """What to do so that kernels are compiled; None when they are."""
-    if find_spec("numba") is None:
-        return "merges take 3 to 20 times as long as with numba: pip install numba"
-    return None
 
 
 def choose_kernels(elements: int) -> Kernels:

@@ -7,13 +7,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
@@ -21,6 +19,7 @@ from evomerge.errors import EvomergeError, PreflightFailed
 from evomerge.recipe import Recipe
 from evomerge.run.forecast import Costs
 from evomerge.run.pool import EvaluatingWorker
+from evomerge.run.process_memory import watched
 
 if TYPE_CHECKING:
     from evomerge.run.workers import WorkerSpec
@@ -161,28 +160,17 @@ def _measured(message: bytes, threads: int, asked: float) -> Calibration | tuple
     spec, rehearsal = pickle.loads(message)
     import torch
 
-    try:
-        worker = spec()
-    except EvomergeError as error:
-        return error.problems
-    start = time.time() - asked
-    timings = rehearse(worker, rehearsal)
+    with watched() as held:
+        try:
+            worker = spec()
+        except EvomergeError as error:
+            return error.problems
+        start = time.time() - asked
+        timings = rehearse(worker, rehearsal)
     if isinstance(timings, Failed):
         return (f"the recipe that the search starts from fails: {timings.message}",)
-    held, files = own_memory()
     device = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
-    return Calibration(start, timings, held, files, device)
-
-
-def own_memory(status: Path = Path("/proc/self/status")) -> tuple[int, int]:
-    """The most bytes that this process held of its own so far, and what it maps from files."""
-    if sys.platform != "linux":
-        import psutil
-
-        return int(psutil.Process().memory_info().rss), 0
-    values = dict(line.split(":", 1) for line in status.read_text("ascii").splitlines())
-    peak, files = (int(values[name].split()[0]) << 10 for name in ("VmHWM", "RssFile"))
-    return peak - files, files
+    return Calibration(start, timings, held.own, held.mapped, device)
 
 
 def _line(scores: tuple[tuple[int, float], ...]) -> tuple[float, float]:

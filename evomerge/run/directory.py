@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -13,12 +14,16 @@ from typing import Any
 from evomerge import yaml12
 from evomerge.consent import Consent, differences
 from evomerge.errors import InvalidInput
+from evomerge.text_files import read_text
 
 RESOLVED = "spec.resolved.yaml"
 CONSENT = "consent"
 """The section of the resolved specification about code and pickle files that may be used."""
+_RUN_FILE = "run.json"
+_DIGEST = "resolved_sha256"
+_MAX_MIB = 16
 _MOST = 20
-_FILES = ("spec.yaml", "env.json", "run.json", RESOLVED)
+_FILES = ("spec.yaml", "env.json", _RUN_FILE, RESOLVED)
 _FIRST = {"LOCK", "logs", *_FILES, *(f".{name}.tmp" for name in _FILES)}
 """What a driver that was killed while it created the directory may leave."""
 
@@ -32,7 +37,7 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
     """
     stored = run_dir / RESOLVED
     if stored.exists():
-        differences = list(_differences(yaml12.load(stored), _normal(resolved), ""))
+        differences = list(_differences(read_resolved(run_dir), _normal(resolved), ""))
         if differences:
             more = len(differences) - _MOST
             tail = [f"... and {more} more"] if more > 0 else []
@@ -55,10 +60,12 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
     write_whole(
         run_dir / "env.json", json.dumps(environment | dict(resolved["versions"]), indent=2)
     )
-    run = {"format": 1, "name": resolved["name"], "space_file": str(space_file.resolve())}
-    write_whole(run_dir / "run.json", json.dumps(run, indent=2))
+    text = yaml12.dumps(_normal(resolved))
+    place = str(space_file.resolve())
+    run = {"format": 1, "name": resolved["name"], "space_file": place, _DIGEST: _digest(text)}
+    write_whole(run_dir / _RUN_FILE, json.dumps(run, indent=2))
     # last: its presence says that the directory is complete
-    write_whole(stored, yaml12.dumps(_normal(resolved)))
+    write_whole(stored, text)
     return False
 
 
@@ -79,11 +86,19 @@ def check_consent(run_dir: Path, consent: Consent) -> None:
 
 
 def read_resolved(run_dir: Path) -> dict[str, Any]:
-    """The resolved specification of the run in `run_dir`."""
+    """The resolved specification of the run in `run_dir`.
+
+    Raises:
+        InvalidInput: there is none, or it is not as it was written.
+    """
     stored = run_dir / RESOLVED
     if not stored.exists():
         raise InvalidInput(f"{run_dir}: not a run directory: no {RESOLVED}; check the path")
-    value = yaml12.load(stored)
+    text = read_text(stored, max_mib=_MAX_MIB)
+    digest = _run_file(run_dir).get(_DIGEST) if (run_dir / _RUN_FILE).exists() else None
+    if digest is not None and digest != _digest(text):
+        raise InvalidInput(f"{stored}: damaged or edited; restore the file from a copy")
+    value = yaml12.loads(text, str(stored))
     if not isinstance(value, dict):
         raise InvalidInput(f"{stored}: expected a mapping; restore the file from a copy")
     return value
@@ -110,8 +125,22 @@ def stored_stages(run_dir: Path) -> tuple[StoredStage, ...] | None:
 
 def model_root(run_dir: Path) -> Path:
     """The folder that the run's relative model paths start from: that of its space file."""
-    run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-    return Path(run["space_file"]).parent
+    return Path(_run_file(run_dir)["space_file"]).parent
+
+
+def _run_file(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / _RUN_FILE
+    try:
+        run = json.loads(read_text(path, max_mib=_MAX_MIB))
+    except (ValueError, RecursionError):
+        raise InvalidInput(f"{path}: damaged; restore the file from a copy") from None
+    if not isinstance(run, dict) or not isinstance(run.get("space_file"), str):
+        raise InvalidInput(f"{path}: expected a 'space_file'; restore the file from a copy")
+    return run
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -28,11 +28,13 @@ class Fetching:
         command: a program and its arguments; "{path}" in them is the absolute path of a folder,
             the same on every node. No shell reads it.
         folders: what workers read.
+        root: where their relative paths start, as in "ROOT/../models"; made if it is missing.
     """
 
     factory: WorkerFactory
     command: tuple[str, ...]
     folders: tuple[str, ...]
+    root: str
 
     def __call__(self) -> EvaluatingWorker:
         """Fetch what is missing and make the worker.
@@ -40,6 +42,10 @@ class Fetching:
         Raises:
             PreflightFailed: the command failed on this node, or left no folder behind.
         """
+        try:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PreflightFailed(f"{self.root}: cannot be made here: {error}") from error
         for folder in self.folders:
             fetch(Path(folder), self.command)
         return self.factory()
@@ -70,8 +76,16 @@ def folders_of(models: Sequence[str], include: Sequence[str], root: Path) -> tup
     """
     references = [ModelReference.parse(model) for model in models]
     names = [name for r in references for name in (r.base, r.adapter) if name is not None]
-    paths = [(root / Path(name).expanduser()).absolute() for name in names]
-    return tuple(dict.fromkeys([str(path) for path in paths if path.is_dir()] + list(include)))
+    folders = [_plain((root / Path(name).expanduser()).absolute()) for name in names]
+    found = [str(folder) for folder in folders if folder.is_dir()]
+    return tuple(dict.fromkeys([*found, *include]))
+
+
+def _plain(folder: Path) -> Path:
+    """The path without "..", if that is still the same folder: links can make it another."""
+    plain = Path(os.path.normpath(folder))
+    same = plain.is_dir() and folder.is_dir() and plain.samefile(folder)
+    return plain if same else folder
 
 
 def fetch(folder: Path, command: Sequence[str]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from evomerge.candidate import ItemSelection
+from evomerge.candidate import PART, ItemSelection
 from evomerge.evaluate.splits import minibatch
 from evomerge.run.archive import TOP_BASELINES, TOP_CANDIDATES
 from evomerge.run.final import cost, rungs
@@ -16,8 +17,10 @@ from evomerge.run.timeline import generations, makespan
 from evomerge.search.generations import ESTIMATES
 from evomerge.space import SearchSpace
 
-HANDING_OVER = 3.0
-"""Seconds to draw the report of a run."""
+HANDING_OVER = 5.0
+"""Seconds to load the saved winner and its tasks, and to draw the report of a run."""
+RECORDING = 0.015
+"""Seconds of the driver for each evaluation: the strategy, and the ledger's way to the disk."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def forecast(plan: RunPlan, workers: int, costs: Costs | None, *, before: float 
     if costs is None:
         return Forecast(tuple(walk.phases), workers, None, None)
     last = plan.holdout_items.count or plan.selection_items.count
-    over = HANDING_OVER + costs.first_build(_method(plan.stages[-1])) + costs.score(last)
+    over = HANDING_OVER + costs.first_build(search_method(plan.stages[-1])) + costs.score(last)
     return Forecast(tuple(walk.phases), workers, before + costs.start, over)
 
 
@@ -147,7 +150,7 @@ class _Walk:
         self._holdout |= {b.label: b.recipe.merge_method for b in stage.baselines}
         self._phase(stage, "baselines", methods, early, seen=set())
         starts = min(1 + WARM_STARTS, len(stage.starting_points(stage.baselines)))
-        method = _method(stage)
+        method = search_method(stage)
         self._phase(stage, "starting points", [method] * starts, early, seen=set(methods))
         count = self._search(stage, allotment, batch, method, len(methods) + starts)
         self._final(stage, allotment, method, starts, count)
@@ -166,14 +169,20 @@ class _Walk:
         if not methods:
             return
         durations = [self._seconds(method, items, first=method not in seen) for method in methods]
-        wall = makespan(durations, self._workers)
+        wall = makespan(self._in_parts(durations, items), self._workers)
         self._add(stage, name, len(methods), items, wall, sum(durations))
 
     def _seconds(self, method: str, items: int, *, first: bool) -> float:
         if self._costs is None:
             return 0.0
         build = self._costs.first_build(method) if first else self._costs.next_build(method)
-        return build + self._costs.score(items)
+        return build + self._costs.score(items) + RECORDING
+
+    def _in_parts(self, durations: Sequence[float], items: int) -> list[float]:
+        """The same evaluations in the parts in which they go out."""
+        tasks = len(self._plan.search_items.tasks)
+        count = max(1, math.ceil(items / (tasks * PART)))
+        return [seconds / count for seconds in durations for _ in range(count)]
 
     def _add(
         self, stage: StagePlan | None, name: str, count: int, items: int, wall: float, busy: float
@@ -225,7 +234,8 @@ class _Walk:
         wall, busy, items, evaluations = 0.0, 0.0, 0, 0
         for rung in self._rungs(given, alive):
             durations = [self._seconds(method, rung, first=False)] * alive
-            wall, busy = wall + makespan(durations, self._workers), busy + sum(durations)
+            wall += makespan(self._in_parts(durations, rung), self._workers)
+            busy += sum(durations)
             items, evaluations = items + alive * rung, evaluations + alive
             alive = alive // 2 + alive % 2 + 1
         label = f"{stage.name}: final" if stage.name else "final"
@@ -250,7 +260,7 @@ class _Walk:
         ]
 
 
-def _method(stage: StagePlan) -> str:
+def search_method(stage: StagePlan) -> str:
     """The merge method of the search; "" where it is a gene, which counts as the dearest."""
     if isinstance(stage.space, SearchSpace) and stage.space.methods_vary:
         return ""

@@ -92,6 +92,8 @@ class LedgerFile:
     @classmethod
     def _connected(cls, path: Path) -> Self:
         with explained(path):
+            if os.path.lexists(path) and not path.is_file():  # a pipe would be waited for
+                raise InvalidInput(f"{path}: not a ledger, and not a file: {ELSEWHERE}")
             connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
             try:
                 connection.text_factory = _text

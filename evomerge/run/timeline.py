@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from heapq import heapreplace
 
@@ -26,19 +27,24 @@ def generations(
     """How many candidates are asked for before `until`, and when the last of them is done.
 
     In order, candidate k waits until max(0, (k - ahead) // population) generations are complete;
-    by arrival, for a worker only.
+    by arrival, until k - ahead candidates are done.
     """
     free = [0.0] * workers
-    told: list[float] = []
+    ends: list[float] = []
+    generation: list[float] = []
     newest = 0.0
     for k, seconds in enumerate(durations):
-        known = max(0, (k - schedule.ahead) // population) if schedule.ordered else 0
-        asked = told[known - 1] if known else 0.0 if schedule.ordered else free[0]
+        known = max(0, k - schedule.ahead)
+        if schedule.ordered:
+            known //= population
+        done = generation if schedule.ordered else ends
+        asked = done[known - 1] if known else 0.0
         if until is not None and asked > until:
             return k, newest
-        done = max(free[0], asked) + seconds
-        heapreplace(free, done)
-        newest = max(newest, done)
+        end = max(free[0], asked) + seconds
+        heapreplace(free, end)
+        newest = max(newest, end)
+        insort(ends, end)
         if (k + 1) % population == 0:
-            told.append(newest)
+            generation.append(newest)
     return len(durations), newest

@@ -114,6 +114,8 @@ def template_problems(recipe: Recipe) -> Iterator[str]:
     except TemplateSyntaxError as error:
         reason = " ".join(str(error.message).split())
         yield f"chat_template: line {error.lineno} is not valid Jinja ({reason}): correct it"
+    except RecursionError:
+        yield "chat_template: too deeply nested to be valid Jinja: correct it"
 
 
 def chosen_template(recipe: Recipe, directories: Iterable[Path]) -> str | None:

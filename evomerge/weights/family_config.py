@@ -18,7 +18,7 @@ def family_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     from transformers import CONFIG_MAPPING  # noqa: PLC0415
 
     family = config.get("model_type")
-    if family not in CONFIG_MAPPING:
+    if not isinstance(family, str) or family not in CONFIG_MAPPING:
         return config
     kind = CONFIG_MAPPING[family]
     declared = kind().to_dict().keys()

@@ -22,7 +22,10 @@ def read_by_transformers(what: str, fix: str) -> Iterator[None]:
         yield
     except (EvomergeError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # its readers raise whatever they stumble over
+    except BaseException as error:  # its readers raise whatever they stumble over
+        # a panic of the tokenizers library, which is written in Rust, is not an Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         if "CUDA error" in str(error) or "DefaultCPUAllocator" in str(error):
             raise
         text = " ".join(f"{type(error).__name__}: {error}".split())

@@ -50,7 +50,7 @@ def code_problem(
     folder: Path, config: Mapping[str, Any], known_families: Mapping[str, Any]
 ) -> str | None:
     """Why a model cannot be loaded without its own code, as one line; None when it can."""
-    family = config.get("model_type")
+    family = str(config.get("model_type"))
     if family in known_families or not isinstance(config.get("auto_map"), dict):
         return None
     return (

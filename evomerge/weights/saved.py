@@ -59,12 +59,19 @@ def load_saved(
 
 
 def check_loadable(recipe: Recipe, pool: ParentPool) -> None:
-    """Load config and tokenizer of the recipe's model, which is cheap, before all that is not.
+    """Load tokenizer and config of the recipe's model, and build it without memory for weights.
+
+    Cheap, and comes before all that is not.
 
     Raises:
-        PreflightFailed: transformers cannot read them, or they need code that is not allowed.
+        PreflightFailed: transformers cannot do it, or it needs code that is not allowed.
     """
-    config_of(pool.directory(recipe.donor), pool.config(recipe.donor), pool.consent)
+    directory = pool.directory(recipe.donor)
+    config = config_of(directory, pool.config(recipe.donor), pool.consent)
+    trusted = pool.consent.trusts(directory)
+    reading = read_by_transformers(f"{directory / 'config.json'}", REPAIR)
+    with quiet_loading(), torch.random.fork_rng(devices=[]), torch.device("meta"), reading:
+        AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     tokenizer_of(recipe, pool)
 
 

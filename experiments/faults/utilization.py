@@ -1,9 +1,10 @@
 """How busy workers are when evaluation times differ by 4 times, and what that costs the search.
 
-    python experiments/faults/utilization.py             # about ten minutes; writes utilization.json
+    python experiments/faults/utilization.py        # half an hour on one core; utilization.json
 
 Simulated workers: the real driver over a pool whose clock is virtual, 8, 32 and 128 workers. Real
-ones: two processes that sleep. A lognormal sigma of 0.42 puts the 95th percentile at 4 times the 5th.
+ones: two processes that sleep. A lognormal sigma of 0.42 puts the 95th percentile at 4 times the
+5th.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from evomerge.run.deadlines import Deadlines
 from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
-from evomerge.run.ledger import Ledger
+from evomerge.run.ledger import Ledger, LedgerReader
 from evomerge.run.plan import RunPlan
 from evomerge.run.pool import Answer, WorkerPool
 from evomerge.run.pools.local import local_pool
@@ -147,7 +148,7 @@ def real(run: RunPlan, seed: int, pace: float) -> dict[str, float]:
                 if isinstance(event, PhaseStarted):
                     marks[event.phase] = time.monotonic() - begun
             end = time.monotonic() - begun
-            with_seconds = [e for e in _evaluations(Path(folder))]
+            with_seconds = _evaluations(Path(folder))
         searched = sum(s for stage, s in with_seconds if stage == "search")
         spent = sum(s for _, s in with_seconds)
     return {
@@ -157,8 +158,6 @@ def real(run: RunPlan, seed: int, pace: float) -> dict[str, float]:
 
 
 def _evaluations(folder: Path) -> list[tuple[str, float]]:
-    from evomerge.run.ledger import LedgerReader
-
     with LedgerReader.open(folder) as reader:
         return [
             (e.stage, e.outcome.score_seconds)

@@ -184,6 +184,24 @@ def test_templates_cannot_reach_the_machine(editable: Path, tmp_path: Path) -> N
     assert not proof.exists()
 
 
+@pytest.mark.parametrize("key", ["doc_to_text", "doc_to_target", "doc_to_choice", "description"])
+def test_every_template_is_in_the_sandbox(editable: Path, key: str) -> None:
+    file = editable / "example_choice.yaml"
+    rows = [line for line in file.read_text().splitlines() if not line.startswith(f"{key}:")]
+    rows.append(f'{key}: "{{{{ cycler.__init__.__globals__ }}}}"')
+    file.write_text("\n".join(rows) + "\n")
+    with pytest.raises(PreflightFailed, match=r"a template reaches for Python's internals"):
+        load_catalog(spec_of(editable, CHOICE))
+
+
+def test_templates_cannot_stop_the_machine(editable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evomerge.evaluate.sandbox.SECONDS", 0.2)
+    loops = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
+    edit(editable, "example_choice.yaml", "{{passage}}", loops)
+    with pytest.raises(PreflightFailed, match=r"takes more processor time than it may; simplify"):
+        load_catalog(spec_of(editable, CHOICE))
+
+
 def test_function_tags_are_refused_and_not_run(editable: Path, tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     (editable / "code.py").write_text(f"open({str(proof)!r}, 'w')\nf = str\n", encoding="utf-8")

@@ -395,3 +395,11 @@ def test_a_full_disk_interrupts_and_loses_nothing(ledger: Ledger, tmp_path: Path
         assert outcome_of(continued, (number - 1, "search")) == scored(number - 1)
         continued.add_candidate(candidate(number))
         assert continued.record((number, "search"), scored(number), attempts=1, worker="w")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ledger.sqlite")
+    with pytest.raises(InvalidInput, match="not a ledger, and not a file"):
+        Ledger.open(tmp_path)
+    with pytest.raises(InvalidInput, match="not a run directory"):
+        LedgerReader.open(tmp_path)

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from evomerge.recipe import Recipe
+from evomerge.errors import InvalidInput
+from evomerge.recipe import Recipe, Source
 from evomerge.tokenizer_policy import TokenizerPolicy
+from evomerge.weights.companion_files import copy_companions
+from evomerge.weights.pool import ParentPool
 from evomerge.weights.resident import ResidentModel
 from evomerge.weights.writer import write_model
 from tests.weights.merging import linear, materializer, source
@@ -60,3 +63,28 @@ def test_the_tokenizer_comes_from_the_source(
     assert settings["max_length"] == 4
     template = ResidentModel(engine, recipe).tokenizer.chat_template
     assert str(template).startswith(expected)
+
+
+def test_a_link_to_some_other_file_is_not_published(llamas: Path, tmp_path: Path) -> None:
+    parent = shutil.copytree(llamas / "base", tmp_path / "a")
+    (tmp_path / "id_rsa").write_text("secret")
+    (parent / "tokenizer.model").symlink_to(tmp_path / "id_rsa")
+    recipe = Recipe("passthrough", (Source("a"),))
+    with pytest.raises(InvalidInput, match=r"tokenizer.model: a link to .*id_rsa, a file of anot"):
+        copy_companions(recipe, ParentPool.open(["a"], tmp_path), tmp_path)
+
+
+def test_links_of_the_hub_cache_and_to_files_of_the_same_name_are_followed(
+    llamas: Path, tmp_path: Path
+) -> None:
+    parent = shutil.copytree(llamas / "base", tmp_path / "a")
+    (tmp_path / "blobs").mkdir()
+    (parent / "tokenizer.json").rename(tmp_path / "blobs" / "0a1b2c")
+    (parent / "tokenizer.json").symlink_to("../blobs/0a1b2c")
+    (parent / "tokenizer_config.json").unlink()
+    (parent / "tokenizer_config.json").symlink_to(llamas / "base" / "tokenizer_config.json")
+    (tmp_path / "out").mkdir()
+    recipe = Recipe("passthrough", (Source("a"),))
+    copy_companions(recipe, ParentPool.open(["a"], tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out" / "tokenizer.json").is_symlink()
+    assert (tmp_path / "out" / "tokenizer_config.json").is_file()

@@ -146,3 +146,25 @@ def test_no_damage_causes_anything_but_a_message(
         return
     # What is accepted at least fits the file.
     assert sum(i.nbytes for i in infos.values()) <= len(content)
+
+
+def test_a_sound_header_before_holes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    size = 50 * 2**30
+    raw = encode_header([TensorInfo("a", "float32", (size // 4,))], {})
+    with path.open("wb") as file:
+        file.write(raw)
+        file.truncate(len(raw) + size)
+    with pytest.raises(InvalidInput, match=f"{len(raw) + size} bytes long, of which 4096 are"):
+        read_header(path)
+
+
+def test_some_holes_are_sound(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    size = 32 * 2**20
+    raw = encode_header([TensorInfo("a", "float32", (size // 4,))], {})
+    with path.open("wb") as file:
+        file.write(raw)
+        file.write(b"x" * (size // 2))
+        file.truncate(len(raw) + size)
+    assert read_header(path)["a"].nbytes == size

@@ -73,3 +73,17 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").touch()
     with pytest.raises(InvalidInput, match="is a file: give the directory"):
         locate("m.safetensors", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("~nobody-of-this-name/model", "there is no home folder of that user"),
+        ("a" * 5000, "there is no folder"),
+        ("a\0b", "there is no folder"),
+        ("", "is no model|there is no folder|does not exist"),
+    ],
+)
+def test_names_that_no_folder_can_have(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        locate(name, tmp_path / "nowhere")

@@ -15,7 +15,7 @@ from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool
 from evomerge.run.pools.ray import ray_pool
-from evomerge.run.pools.ray_address import LOCAL, VARIABLE
+from evomerge.run.pools.ray_address import LOCAL, VARIABLE, find_cluster
 from evomerge.run.pools.ray_cluster import RayCluster
 from evomerge.run.pools.supervised import START_DEADLINE
 from evomerge.run.resources import WorkerResources
@@ -70,10 +70,28 @@ def choose_engine(engine: str, address: str | None, resources: WorkerResources) 
 class Workplace:
     """Where workers will be; a cluster is joined when it is first needed (stateful)."""
 
-    def __init__(self, engine: EngineChoice, resources: WorkerResources) -> None:
+    def __init__(
+        self,
+        engine: EngineChoice,
+        resources: WorkerResources,
+        *,
+        fetch: tuple[str, ...] | None = None,
+    ) -> None:
+        """Workers take `resources`; `fetch` completes the folders of a node, see `Fetching`."""
         self._engine = engine
         self._resources = resources
+        self._fetch = fetch
         self._cluster: RayCluster | None = None
+
+    def find(self) -> None:
+        """Fail now if no cluster answers: before anything is read or written.
+
+        Raises:
+            InvalidInput, PreflightFailed: see `find_cluster`.
+        """
+        if self._engine.is_cluster:
+            assert self._engine.address is not None, "clusters have addresses"
+            find_cluster(self._engine.address)
 
     @property
     def room(self) -> Callable[[int], int] | None:
@@ -90,7 +108,8 @@ class Workplace:
         *,
         deadline: Deadline,
         logs: Path,
-        fetch: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
+        folders: tuple[str, ...] = (),
+        root: str = "",
     ) -> WorkerPool:
         """Start `workers` workers.
 
@@ -99,14 +118,16 @@ class Workplace:
             workers: how many.
             deadline: after which one that has not answered is replaced.
             logs: folder for what they print, where they are processes of this machine.
-            fetch: a command, and the folders that it completes on a node that lacks them.
+            folders: what workers read, to be fetched where it is missing; see `Fetching`.
+            root: see `Fetching`.
 
         Raises:
             InvalidInput, PreflightFailed: see `RayCluster.join` and `ray_pool`.
         """
         start_deadline = START_DEADLINE
-        if fetch is not None:
-            factory, start_deadline = Fetching(factory, *fetch), _FETCH_DEADLINE
+        if self._fetch is not None:
+            factory = Fetching(factory, self._fetch, folders, root)
+            start_deadline = _FETCH_DEADLINE
         if self._engine.name == "inline":
             return InlinePool(factory)
         if self._engine.name == "local":

@@ -16,7 +16,6 @@ from evomerge.run.resources import WorkerResources, in_gigabytes
 _OBJECT_STORE_BYTES = 200 << 20  # Ray's default is 30 % of the memory; only small values travel
 _FOR_ANY = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",  # what Ray's own code prints on standard error
 }
 _FOR_LOCAL = {
     "RAY_AUTH_MODE": "token",  # what Ray does anyway, with a warning
@@ -140,8 +139,9 @@ def starts_nodes(report: bytes | None) -> bool:
     """Whether the report of a cluster's monitor is that of an autoscaler."""
     if not report:
         return False
-    active = json.loads(report).get("autoscaler_report", {}).get("active_nodes") or {}
-    return any(not name.startswith("node_") for name in active)
+    said = json.loads(report).get("autoscaler_report") or {}
+    types = {*(said.get("active_nodes") or {}), *(said.get("node_type_mapping") or {}).values()}
+    return any(not name.startswith("node_") for name in types)
 
 
 def _import_ray(*, local: bool) -> Any:

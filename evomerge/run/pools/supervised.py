@@ -255,10 +255,10 @@ class SupervisedPool(Generic[M]):
         """Replace a worker that could not start, unless that is hopeless."""
         self._posts.pop(place).member.kill()
         _log.warning("worker at place %d did not start: %s", place, " ".join(failure.problems))
-        starting = [post.expected in ("place", "start") for post in self._posts.values()]
-        error = self._backoff.not_started(
-            place, failure, time.monotonic(), ready=not all(starting), starting=any(starting)
-        )
+        others = {post.expected for post in self._posts.values()}
+        ready, starting = bool(others - {"place", "start"}), "start" in others
+        now = time.monotonic()
+        error = self._backoff.not_started(place, failure, now, ready=ready, starting=starting)
         self._hopeless = self._hopeless or error
 
     def _expire(self) -> None:

@@ -10,6 +10,7 @@ from evomerge.errors import InvalidInput
 
 SCHEMES = ("postgresql://", "postgres://")
 _HIDDEN = "***"
+_LONGEST = 200
 
 
 @final
@@ -24,6 +25,13 @@ class Address:
     user: str | None
     password: str | None
     run: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.run.isprintable() or len(self.run) > _LONGEST:
+            raise InvalidInput(
+                f"storage: {self.run!a} cannot be the name of a run in a database; choose one "
+                f"of at most {_LONGEST} printable characters with URL#NAME"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Address:

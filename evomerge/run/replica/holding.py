@@ -13,6 +13,7 @@ from typing import Final, final
 
 from evomerge.errors import InvalidInput, RunLocked
 from evomerge.run.ledger import LEDGER, LedgerMismatch
+from evomerge.run.ledger_count import COUNT
 from evomerge.run.ledger_file import IDENTITY, LedgerFile
 from evomerge.run.ledger_schema import FORMAT
 from evomerge.run.replica.address import Address
@@ -31,7 +32,7 @@ from evomerge.run.replica.rows import (
 from evomerge.run.replica.session import RunLine, Session, StorageTrouble
 
 _RUN_FILE = "run.json"
-_OURS: Final = {"LOCK", "logs", LEDGER, f".{LEDGER}.tmp", f"{LEDGER}-wal", f"{LEDGER}-shm"}
+_OURS: Final = {"LOCK", "logs", LEDGER, COUNT, f".{LEDGER}.tmp", f"{LEDGER}-wal", f"{LEDGER}-shm"}
 
 
 @final
@@ -82,7 +83,7 @@ class Holding:
         if not remote or not _restorable(self._run_dir):
             return False
         for name in os.listdir(self._run_dir) if self._run_dir.exists() else ():
-            if name.startswith((LEDGER, f".{LEDGER}")):
+            if name.startswith((LEDGER, f".{LEDGER}", COUNT)):
                 (self._run_dir / name).unlink()  # of a restoration that was cut off
         (self._run_dir / "logs").mkdir(parents=True, exist_ok=True)
         came = self._open().rows(self._run, remote)

@@ -29,7 +29,7 @@ _BESIDE: Mapping[str, str] = {"evaluations": "results", EVENTS: "seq"}
 _CHUNK = 200
 
 Key = tuple[str, str]
-"""A part (a table, or FILES) and the name of a row in it."""
+"""A part (a table, or FILES) and the name of a row in it, as ASCII with JSON's escapes."""
 Inventory = dict[Key, str]
 """The checksums of rows by their keys: equal inventories mean equal rows."""
 
@@ -49,7 +49,7 @@ def inventory(file: LedgerFile) -> Inventory:
     for table, key in KEYS.items():
         query = f"SELECT {key}, checksum FROM {table} ORDER BY {key}"
         for name, checksum in file.connection.execute(query):
-            found[(table, str(name))] = checksum
+            found[(table, _name(name))] = checksum
     return found
 
 
@@ -60,14 +60,14 @@ def rows(file: LedgerFile, wanted: Inventory) -> Iterator[Sealed]:
         InvalidInput: one of them is damaged; damage does not travel.
     """
     for table in COLUMNS:
-        names = [name for part, name in wanted if part == table]
+        names = [_value(name) for part, name in wanted if part == table]
         key, also = KEYS[table], _BESIDE.get(table, "NULL")
         for chunk in _chunks(names):
             clause = f"WHERE {key} IN ({', '.join('?' * len(chunk))}) ORDER BY {key}"
             for row, beside in file.rows_and(also, table, clause, chunk):
                 values = (*row, beside)
                 name = values[-1] if table == EVENTS else row[0]
-                found = (table, str(name))
+                found = (table, _name(name))
                 yield Sealed(found, json.dumps(values), wanted[found])
 
 
@@ -99,7 +99,7 @@ def put(run_dir: Path, came: Iterable[Sealed], gone: Sequence[Key]) -> None:
             for statement in SCHEMA:
                 connection.execute(statement)
         for table, name in gone:
-            connection.execute(f"DELETE FROM {table} WHERE {KEYS[table]} = ?", (name,))
+            connection.execute(f"DELETE FROM {table} WHERE {KEYS[table]} = ?", (_value(name),))
         files = [row for row in came if not _inserted(connection, row)]
         connection.execute("COMMIT")
     _to_disk(building)
@@ -121,6 +121,14 @@ def _inserted(connection: sqlite3.Connection, row: Sealed) -> bool:
     statement = f"INSERT OR REPLACE INTO {table} ({', '.join(named)}) VALUES ({marks})"
     connection.execute(statement, list(named.values()))
     return True
+
+
+def _name(value: object) -> str:
+    return json.dumps(str(value))[1:-1]
+
+
+def _value(name: str) -> str:
+    return str(json.loads(f'"{name}"'))
 
 
 def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,9 @@ class Session:
     @classmethod
     def open(cls, address: Address) -> Self:
         """Connect; raises StorageTrouble with the reason in one line."""
+        logger = logging.getLogger("psycopg")
+        if not logger.handlers:  # else what it ignores after a lost connection goes to stderr
+            logger.addHandler(logging.NullHandler())
         with _explained(address):
             given = conninfo_to_dict(address.plain)
             missing = {k: v for k, v in _PATIENCE.items() if k not in given}

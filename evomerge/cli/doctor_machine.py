@@ -1,0 +1,188 @@
+"""What the doctor finds out about memory, cores, limits and GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from evomerge.cli.doctor_finding import GB, Finding, note, problem
+from evomerge.run.machine import Cores, Memory
+
+_LEAST_MEMORY = 1.5 * GB
+_SHORT_MEMORY = 4 * GB
+_LEAST_FILES = 256
+_FEW_FILES = 1024
+_SWAPPED = 0.5 * GB
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_COLUMNS = 6
+QUERY = (
+    "--query-gpu=name,memory.total,memory.free,compute_cap,driver_version,mig.mode.current",
+    "--format=csv,noheader,nounits",
+)
+"""What to ask nvidia-smi; memory comes in MiB."""
+PROCESSES = ("--query-compute-apps=pid,used_memory,process_name", "--format=csv,noheader,nounits")
+
+
+def memory(found: Memory) -> Finding:
+    """Main memory, as far as this process may use it."""
+    limit = "" if found.limit is None else f", limited by {found.limit}"
+    text = f"{found.free / GB:.1f} of {found.total / GB:.1f} GB free{limit}"
+    if found.free < _LEAST_MEMORY:
+        return problem(
+            "memory",
+            text,
+            f"a search needs {_LEAST_MEMORY / GB:g} GB and its models: close programs"
+            f"{'' if found.limit is None else ', or raise the limit of the container'}",
+        )
+    if found.free < _SHORT_MEMORY:
+        return note("memory", text, "enough for small models and one worker; close other programs")
+    return Finding("memory", text)
+
+
+def swap(used: int, total: int) -> Finding:
+    """Bytes that were moved out of main memory."""
+    text = f"{used / GB:.1f} of {total / GB:.1f} GB in use" if total else "none"
+    if used > _SWAPPED:
+        return note("swap", text, "a search that swaps hardly moves: use fewer workers")
+    return Finding("swap", text)
+
+
+def cores(found: Cores, machine: int) -> Finding:
+    """CPU cores that this process may use, of all that there are."""
+    limit = "" if found.limit is None else f", limited by {found.limit}"
+    return Finding("cores", f"{found.count} of {machine} usable{limit}")
+
+
+def threads(environment: Mapping[str, str], usable: int) -> Finding:
+    """Variables that set how many threads a process takes; workers have their own setting."""
+    given = {name: environment[name] for name in _THREADS if name in environment}
+    text = ", ".join(f"{name}={value}" for name, value in given.items())
+    for name, value in given.items():
+        if not value.isdigit() or int(value) == 0:
+            return note("threads", text, f"{name} is not a number of threads: unset it")
+        if int(value) > usable:
+            return note("threads", text, f"more than {usable} cores: unset {name} or lower it")
+    return Finding("threads", text or "as libraries choose; a worker takes `threads:` of its file")
+
+
+def open_files(limit: int) -> Finding:
+    """How many files this process may have open."""
+    text = f"at most {limit} per process"
+    if limit < _LEAST_FILES:
+        return problem("open files", text, f"workers and shards need more: ulimit -n {_FEW_FILES}")
+    if limit < _FEW_FILES:
+        return note("open files", text, f"few for models of many shards: ulimit -n {_FEW_FILES}")
+    return Finding("open files", text)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One line of nvidia-smi; memory in bytes."""
+
+    name: str
+    total: float
+    free: float
+    capability: str
+    driver: str
+    mig: bool
+
+
+def parse_gpus(text: str) -> tuple[Gpu, ...]:
+    """The GPUs in the answer to `QUERY`; lines that cannot be read are left out."""
+    found: list[Gpu] = []
+    for line in text.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) != _COLUMNS or not parts[1].isdigit() or not parts[2].isdigit():
+            continue
+        total, free = (int(part) * 2.0**20 for part in parts[1:3])
+        found.append(Gpu(parts[0], total, free, parts[3], parts[4], parts[5] == "Enabled"))
+    return tuple(found)
+
+
+def gpus(
+    visible: Sequence[str], found: Sequence[Gpu], processes: str, architectures: Sequence[str]
+) -> Iterator[Finding]:
+    """GPUs, what is free on them, and who holds the rest.
+
+    Args:
+        visible: the GPUs that this process may use.
+        found: what nvidia-smi says.
+        processes: nvidia-smi's answer to `PROCESSES`.
+        architectures: those that torch was built for, such as "sm_90"; empty if unknown.
+    """
+    if not visible:
+        yield Finding("gpus", "none; searches run on CPUs")
+        return
+    if not found:
+        yield Finding("gpus", f"{len(visible)}; nvidia-smi says nothing about them")
+        return
+    for gpu in found:
+        mig = ", MIG (name its devices in CUDA_VISIBLE_DEVICES)" if gpu.mig else ""
+        text = (
+            f"{gpu.name}, {gpu.free / GB:.1f} of {gpu.total / GB:.1f} GB free, compute capability "
+            f"{gpu.capability}{mig}"
+        )
+        if architectures and not _supported(gpu.capability, architectures):
+            yield problem(
+                "gpu",
+                text,
+                f"torch is built for {', '.join(architectures)}: install a build for this GPU, or "
+                "set CUDA_VISIBLE_DEVICES= to use CPUs",
+            )
+        else:
+            yield Finding("gpu", text)
+    busy = [line.strip() for line in processes.splitlines() if line.strip()]
+    if busy:
+        held = "; ".join(_process(line) for line in busy)
+        yield note("gpu memory", f"held by {held}", "end what is not needed before a search")
+
+
+def _process(line: str) -> str:
+    pid, used, name = ([part.strip() for part in line.split(",", 2)] + ["?", "?"])[:3]
+    amount = f"{int(used) * 2.0**20 / GB:.1f} GB" if used.isdigit() else "memory"
+    return f"process {pid} ({name}): {amount}"
+
+
+def _supported(capability: str, architectures: Sequence[str]) -> bool:
+    """Binary code runs on the same major capability; code for an older one may be translated."""
+    major, _, minor = capability.partition(".")
+    built = [name.removeprefix("sm_").rstrip("af") for name in architectures if "sm_" in name]
+    if any(name.startswith("compute_") for name in architectures):
+        return True
+    return any(
+        name[:-1] == major and int(name[-1]) <= int(minor or 0) for name in built if name.isdigit()
+    )
+
+
+def torch_and_driver(
+    versions: Mapping[str, str | None],
+    built: tuple[str | None, str | None],
+    visible: Sequence[str],
+    driver: str | None,
+    *,
+    usable: bool,
+) -> Finding:
+    """Whether torch can use the GPUs.
+
+    Args:
+        versions: installed packages.
+        built: the versions of CUDA and ROCm that torch was built for.
+        visible: the GPUs that this process may use.
+        driver: the version of the GPU driver, if known.
+        usable: whether torch finds a GPU.
+    """
+    cuda, rocm = built
+    kind = f"CUDA {cuda}" if cuda else f"ROCm {rocm}" if rocm else "CPUs only"
+    text = f"{versions.get('torch')}, built for {kind}"
+    if not visible or usable:
+        return Finding("torch", text)
+    if cuda is None and rocm is None:
+        return note("torch", text, "GPUs are idle: install torch's build for CUDA")
+    known = "" if driver is None else f" ({driver})"
+    return problem(
+        "torch",
+        f"{text}, finds no GPU",
+        f"the driver{known} is too old for CUDA {cuda} or does not run: update it, install torch "
+        "for an older CUDA, or set CUDA_VISIBLE_DEVICES= to use CPUs",
+        stops=False,
+    )

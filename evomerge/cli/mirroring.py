@@ -1,0 +1,43 @@
+"""`evomerge mirror`: keeps an Optuna study beside a run, for optuna-dashboard."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from evomerge.cli.viewing import viewed
+from evomerge.mirror.study import note, opened, write
+from evomerge.mirror.trials import mirror_studies
+from evomerge.report.recorded import read_run
+from evomerge.report.summarize import summarize
+from evomerge.report.terminal import status_lines, verdict_lines
+
+_WATCH_SECONDS = 5.0
+
+
+def mirror_command(run: str, target: str, *, watch: bool) -> None:
+    """Write the studies of a run into `target`, once or until nobody drives the run any more."""
+    with viewed(run) as view, opened(target) as storage:
+        told = ""
+        while True:
+            run_dir = view.look()
+            driven = view.driven
+            recorded = read_run(run_dir, driven=driven)
+            summary = summarize(run_dir, driven=driven)
+            text = _note((*status_lines(summary), *verdict_lines(summary)), summary.winner_recipe)
+            for study in mirror_studies(recorded, view.name):
+                added = write(study, storage)
+                if added:
+                    print(f"{study.name}: {added} trials added", file=sys.stderr, flush=True)
+                if text != told:
+                    note(study, storage, text)
+            told = text
+            if not watch or summary.state != "running":
+                return
+            time.sleep(_WATCH_SECONDS)
+
+
+def _note(lines: tuple[str, ...], recipe: str) -> str:
+    """Markdown: how far the run is, its verdict and the winner's recipe."""
+    text = "```\n" + "\n".join(lines) + "\n```\n"
+    return f"{text}\nWinner:\n\n```yaml\n{recipe}```\n" if recipe else text

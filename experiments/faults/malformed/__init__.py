@@ -1,0 +1,1 @@
+"""Malformed inputs and what the command line says to them."""
