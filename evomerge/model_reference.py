@@ -58,14 +58,15 @@ def in_text_form(value: Any, report: Report, path: str = "") -> Any:
     References are the values of `model` and `base_model` at any depth. What is wrong with the form
     of one goes to `report`; texts are not looked at.
     """
-    if isinstance(value, str | int | float):  # first: nearly all, for every candidate of a search
-        return value
     if isinstance(value, list):
         return [in_text_form(entry, report, f"{path}[{i}]") for i, entry in enumerate(value)]
     if not isinstance(value, Mapping):
         return value
     found: dict[Any, Any] = {}
     for key, entry in value.items():
+        if isinstance(entry, str | int | float):  # first: nearly all, for every candidate
+            found[key] = entry
+            continue
         at = f"{path}.{key}" if path else str(key)
         if key in _KEYS and isinstance(entry, Mapping) and "model" in entry:
             text = _text(entry)
