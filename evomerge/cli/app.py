@@ -57,7 +57,7 @@ def search(
         float | None, typer.Option(help="Ray: 1 or a share such as 0.5. Default: 1 if any.")
     ] = None,
     memory_per_worker: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Ray: memory to reserve, such as 8GB.")
+        str | None, typer.Option(metavar="SIZE", help="Most memory a worker may have, such as 8GB.")
     ] = None,
     fetch: Annotated[
         str | None,

@@ -237,6 +237,15 @@ def test_out_of_memory_ends_the_worker_and_the_next_one_has_all_of_it(
         assert (concluded.outcome, concluded.attempts) == (expected(full), 2)
 
 
+def test_a_worker_gets_no_more_memory_than_it_may_have() -> None:
+    with local_pool(FakeFactory(), 1, memory=1 << 30, deadline=patient) as pool:
+        small = assignment(1, "allocate", str(1 << 20))
+        large = assignment(2, "allocate", str(1 << 31))
+        answers = all_answers(pool, [small, large])
+    assert answers[1].outcome == expected(small)
+    assert answers[2].outcome == Failed(OUT_OF_MEMORY, "no room")
+
+
 def test_once_workers_were_ready_a_failed_start_may_pass(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
