@@ -46,7 +46,7 @@ def find_candidate(run_dir: Path, number: int | None) -> Candidate:
     """
     with LedgerReader.open(run_dir) as reader:
         winner = reader.meta("winner")
-        candidates = {candidate.id: candidate for candidate in reader.candidates()}
+        candidates = reader.candidate_rows()
     wanted = winner if number is None else number
     if wanted is None:
         raise InvalidInput(
@@ -126,11 +126,11 @@ def _verify(
 ) -> dict[str, int]:
     """Score the saved model again; how many items there were, and how many answers differ."""
     with LedgerReader.open(run_dir) as reader:
-        recorded = [
-            tuple(result for result in e.outcome.results if result.task != COST_TASK)
-            for e in reader.evaluations()
-            if e.candidate == winner.id and isinstance(e.outcome, Scored)
-        ][-1]
+        own = (t for t in reader.tallies() if t.candidate == winner.id and t.failure is None)
+        *_, last = own
+        (outcome,) = (e.outcome for e in reader.evaluations(last.stage) if e.seq == last.seq)
+    assert isinstance(outcome, Scored), "it did not fail"
+    recorded = tuple(result for result in outcome.results if result.task != COST_TASK)
     items = ItemSelection(tuple((result.task, result.items()) for result in recorded))
     torch.set_num_threads(int(read_resolved(run_dir)["threads"]))
     device = best_device()

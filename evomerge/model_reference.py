@@ -64,6 +64,9 @@ def in_text_form(value: Any, report: Report, path: str = "") -> Any:
         return value
     found: dict[Any, Any] = {}
     for key, entry in value.items():
+        if isinstance(entry, str | int | float):  # first: nearly all, for every candidate
+            found[key] = entry
+            continue
         at = f"{path}.{key}" if path else str(key)
         if key in _KEYS and isinstance(entry, Mapping) and "model" in entry:
             text = _text(entry)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from evomerge.tokenizer_policy import TokenizerPolicy
 
@@ -195,15 +196,15 @@ class Recipe:
     @property
     def digest(self) -> str:
         """A hash of everything that can change the merged weights or their files; 16 hex digits."""
-        text = json.dumps(_plain(self), sort_keys=True, separators=(",", ":"))
+        text = _ENCODER.encode(self)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _plain(value: object) -> object:
-    """The recipe as nested lists with type names, the form that is hashed."""
-    if isinstance(value, tuple):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "__dataclass_fields__"):
-        fields = {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-        return {"": type(value).__name__, **fields}
-    return value
+def _fields(value: Any) -> dict[str, object]:
+    """A part of a recipe as a mapping with its type's name."""
+    names = value.__dataclass_fields__
+    return {"": type(value).__name__, **{name: getattr(value, name) for name in names}}
+
+
+# The encoder writes tuples as lists, and asks for the parts that it does not know: all dataclasses.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_fields)

@@ -95,6 +95,8 @@ class SearchSpace:
 
 
 def _fill(template: Any, values: tuple[Scalar, ...]) -> Any:
+    if isinstance(template, str | int | float):  # first: nearly all, for every candidate
+        return template
     if isinstance(template, Draw):
         return values[template.gene]
     if isinstance(template, Mapping):

@@ -7,7 +7,17 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "lm_eval", "ray", "matplotlib", "cma", "datasets")
+HEAVY = (
+    "torch",
+    "transformers",
+    "lm_eval",
+    "ray",
+    "matplotlib",
+    "cma",
+    "datasets",
+    "psycopg",
+    "optuna",
+)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from evomerge.report.html import render_report
 from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
-from evomerge.run.config import read_space_file, seconds
+from evomerge.run.config import SpaceFile, read_space_file, seconds
 from evomerge.run.deadlines import UNKNOWN, Deadlines
 from evomerge.run.directory import check_consent, open_directory, stored_stages, write_whole
 from evomerge.run.dispatcher import Dispatcher
@@ -73,7 +73,6 @@ def search_command(
         request.space, run_overrides(request.settings, request.seed, request.budget)
     )
     run_dir = request.out or Path("runs") / (file.name or request.space.stem)
-    consent = given_consent(request.allow, request.space.resolve().parent)
     resources = worker_resources(file.threads, request.gpus_per_worker, request.memory_per_worker)
     engine = choose_engine(request.engine, request.address, resources)
     command = None if request.fetch is None else fetch_command(request.fetch)
@@ -82,29 +81,12 @@ def search_command(
         _replica(request, run_dir, console) as replica,
         Workplace(engine, resources, fetch=command) as workplace,
     ):
-        check_consent(run_dir, consent)
-        stages = checked_stages(file, request.space, consent)
-        finished = _is_finished(run_dir)
-        if not finished:
-            workplace.find()
-        built = build_run(
-            file,
-            stages,
-            request.space,
-            workers=request.workers,
-            room=None if finished else workplace.room,
-            stored=stored_stages(run_dir),
-            consent=consent,
-        )
-        if not (run_dir / "best").exists():
-            expected = forecast(built.plan, built.workers, None)
-            check_disk(run_dir, built.needs.saved, ledger_bytes(built.plan, expected))
+        built, notices = _built(request, file, run_dir, workplace)
         resumed = open_directory(run_dir, request.space, built.resolved)
         with Ledger.open(run_dir) as ledger, replica.copying() if replica else nullcontext():
             if resumed:
                 console.print(f"continuing {run_dir}", highlight=False)
-            said = [f"notice: {notice}" for notice in built.notices]
-            for line in (*space_notices(stages, request.space, consent), *said):
+            for line in notices:
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
             if ledger.meta("winner") is None:
                 _drive(request, built, ledger, workplace, console, replica, stopping)
@@ -114,6 +96,32 @@ def search_command(
         raise NothingBetter(
             "the holdout does not show that the result beats every baseline; see the verdict above"
         )
+
+
+def _built(
+    request: SearchRequest, file: SpaceFile, run_dir: Path, workplace: Workplace
+) -> tuple[BuiltRun, tuple[str, ...]]:
+    """The run, after everything that can be known to be wrong; and what to say beforehand."""
+    consent = given_consent(request.allow, request.space.resolve().parent)
+    check_consent(run_dir, consent)
+    stages = checked_stages(file, request.space, consent)
+    finished = _is_finished(run_dir)
+    if not finished:
+        workplace.find()
+    built = build_run(
+        file,
+        stages,
+        request.space,
+        workers=request.workers,
+        room=None if finished else workplace.room,
+        stored=stored_stages(run_dir),
+        consent=consent,
+    )
+    if not (run_dir / "best").exists():
+        expected = forecast(built.plan, built.workers, None)
+        check_disk(run_dir, built.needs.saved, ledger_bytes(built.plan, expected))
+    said = (f"notice: {notice}" for notice in built.notices)
+    return built, (*space_notices(stages, request.space, consent), *said)
 
 
 def _is_finished(run_dir: Path) -> bool:
@@ -188,6 +196,7 @@ def _replica(request: SearchRequest, run_dir: Path, console: Console) -> Iterato
         address if address.run else address.named(run_dir.resolve().name), run_dir, say
     ) as replica:
         replica.connect(request.space)
+        say(f"copying to {replica.address}")
         yield replica
 
 

@@ -37,9 +37,9 @@ def _best_first(fitness: Mapping[int, float]) -> list[int]:
 
 
 def _leads(run: RecordedRun) -> dict[int, float]:
-    values = {n: run.objective.fitness(found) for n, found in run.results("search").items()}
+    values = run.searched
     generations: dict[int, list[float]] = {}
     for number, value in values.items():
-        generations.setdefault(run.candidates[number].generation, []).append(value)
+        generations.setdefault(run.candidates.generation(number), []).append(value)
     means = {generation: sum(v) / len(v) for generation, v in generations.items()}
-    return {n: value - means[run.candidates[n].generation] for n, value in values.items()}
+    return {n: value - means[run.candidates.generation(n)] for n, value in values.items()}

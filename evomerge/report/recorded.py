@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from evomerge.candidate import Candidate, Failed, Scored
+from evomerge.candidate import SEARCH, Scored
 from evomerge.run.directory import read_resolved
 from evomerge.run.final import Results
-from evomerge.run.ledger import Evaluation, LedgerReader
+from evomerge.run.ledger import CandidateRows, Evaluation, LedgerReader, Tally
 from evomerge.score import Objective, TaskGoal, joined
 
 
@@ -22,8 +22,10 @@ class RecordedRun:
 
     resolved: Mapping[str, Any]
     objective: Objective
-    candidates: Mapping[int, Candidate]
+    candidates: CandidateRows
+    tallies: tuple[Tally, ...]
     evaluations: tuple[Evaluation, ...]
+    """Those of which more is shown than the fitness: all but the search's."""
     decisions: tuple[Mapping[str, Any] | None, ...]
     firsts: tuple[int, ...]
     warnings: tuple[str, ...]
@@ -63,11 +65,20 @@ class RecordedRun:
 
     def failed(self, *, rejected: bool) -> set[int]:
         """The candidates that failed, or those that were rejected unscored."""
-        outcomes = ((e.candidate, e.outcome) for e in self.evaluations)
-        return {c for c, o in outcomes if isinstance(o, Failed) and o.rejected == rejected}
+        failures = ((t.candidate, t.failure) for t in self.tallies if t.failure is not None)
+        return {candidate for candidate, failed in failures if failed.rejected == rejected}
+
+    @cached_property
+    def searched(self) -> Mapping[int, float]:
+        """The fitness of every candidate that the searches scored, on its minibatch."""
+        found = (t for t in self.tallies if t.stage == SEARCH)
+        return {
+            t.candidate: self.objective.fitness_of(t.totals) for t in found if t.totals is not None
+        }
 
     def results(self, stage: str) -> dict[int, Results]:
-        """Per-item outcomes of a stage by candidate."""
+        """Per-item outcomes of a stage, not the search, by candidate."""
+        assert stage != SEARCH, "only its fitness is read"
         return {
             e.candidate: e.outcome.results
             for e in self.evaluations
@@ -80,13 +91,15 @@ def read_run(run_dir: Path, *, driven: bool) -> RecordedRun:
     resolved = read_resolved(run_dir)
     names = [f"{search['name']}: " if search["name"] else "" for search in resolved["searches"]]
     with LedgerReader.open(run_dir) as reader:
-        candidates = {candidate.id: candidate for candidate in reader.candidates()}
+        tallies = reader.tallies()
+        stages = dict.fromkeys(t.stage for t in tallies if t.stage != SEARCH)
         texts = [str(event.payload["text"]) for event in reader.events("warning")]
         return RecordedRun(
             resolved,
             Objective(tuple(TaskGoal(**goal) for goal in resolved["goals"])),
-            candidates,
-            reader.evaluations(),
+            reader.candidate_rows(),
+            tallies,
+            tuple(e for stage in stages for e in reader.evaluations(stage)),
             tuple(reader.meta(f"{name}decision") for name in names),
             tuple(_first_candidate(reader, name) for name in names),
             tuple(dict.fromkeys(texts)),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evomerge.candidate import Scored
+from evomerge.candidate import SEARCH
 from evomerge.mergekit_yaml import dump_recipe
 from evomerge.recipe import STACK, Recipe
 from evomerge.report.formats import Scale, p_clause, scale_of
@@ -30,7 +30,7 @@ from evomerge.report.summary import (
     StageLine,
 )
 from evomerge.run.final import Results
-from evomerge.run.ledger import Evaluation
+from evomerge.run.ledger import Tally
 from evomerge.stack import hops, path_of
 from evomerge.statistics import fitness_interval, paired_difference
 
@@ -117,21 +117,16 @@ def _fixed(run: RecordedRun, results: Mapping[int, Results]) -> dict[int, Result
 
 def _history(run: RecordedRun) -> tuple[GenerationPoint, ...]:
     """Best and mean of every complete generation, over the items spent until then."""
-    scored = {
-        e.candidate: run.objective.fitness(e.outcome.results)
-        for e in run.evaluations
-        if e.stage == "search" and isinstance(e.outcome, Scored)
-    }
-    spent = sum(e.items for e in run.evaluations if e.stage == "baseline")
-    generations: dict[int, list[Evaluation]] = {}
-    for evaluation in run.evaluations:
-        if evaluation.stage == "search":
-            generation = run.candidates[evaluation.candidate].generation
-            generations.setdefault(generation, []).append(evaluation)
+    spent = sum(t.items for t in run.tallies if t.stage == "baseline")
+    generations: dict[int, list[Tally]] = {}
+    for tally in run.tallies:
+        if tally.stage == SEARCH:
+            generation = run.candidates.generation(tally.candidate)
+            generations.setdefault(generation, []).append(tally)
     points: list[GenerationPoint] = []
     for generation, members in sorted(generations.items()):
         spent += sum(member.items for member in members)
-        values = [scored[m.candidate] for m in members if m.candidate in scored]
+        values = [run.searched[m.candidate] for m in members if m.candidate in run.searched]
         if values and len(members) in run.populations:
             mean = sum(values) / len(values)
             points.append(GenerationPoint(generation, spent, max(values), mean))
@@ -140,19 +135,18 @@ def _history(run: RecordedRun) -> tuple[GenerationPoint, ...]:
 
 def _spending(run: RecordedRun) -> Spending:
     budget = run.resolved["budget"]
-    scored = [e.outcome for e in run.evaluations if isinstance(e.outcome, Scored)]
-    built = {e.candidate for e in run.evaluations if e.stage in ("baseline", "search")}
+    built = {t.candidate for t in run.tallies if t.stage in ("baseline", SEARCH)}
     return Spending(
         candidates=len(built),
         candidate_budget=budget["candidates"],
         failed=len(run.failed(rejected=False)),
         rejected=len(run.failed(rejected=True)),
-        items=sum(e.items for e in run.evaluations if e.stage != "holdout"),
+        items=sum(t.items for t in run.tallies if t.stage != "holdout"),
         item_budget=budget["items"],
         seconds=run.seconds,
         time_budget=budget["time"],
-        build_seconds=sum(outcome.build_seconds for outcome in scored),
-        score_seconds=sum(outcome.score_seconds for outcome in scored),
+        build_seconds=sum(t.build_seconds for t in run.tallies),
+        score_seconds=sum(t.score_seconds for t in run.tallies),
     )
 
 
@@ -200,10 +194,10 @@ def _depths(run: RecordedRun, rows: Iterable[ModelRow]) -> tuple[DepthPoint, ...
     def layers(number: int) -> int:
         return len(hops(path_of(run.candidates[number].recipe)))
 
-    tried = {n: found for n, found in run.results("search").items() if n >= run.first}
     points = [
-        DepthPoint(n, layers(n), run.objective.fitness(found), "search")
-        for n, found in tried.items()
+        DepthPoint(n, layers(n), fitness, "search")
+        for n, fitness in run.searched.items()
+        if n >= run.first
     ]
     stacks = (r for r in rows if run.candidates[r.candidate].recipe.merge_method == STACK)
     points += [DepthPoint(r.candidate, layers(r.candidate), r.fitness, r.kind) for r in stacks]

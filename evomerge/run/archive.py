@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from evomerge.candidate import SEARCH, Candidate
 
 TOP_BASELINES = 3
@@ -9,26 +11,31 @@ TOP_CANDIDATES = 5
 
 
 class Archive:
-    """Candidates with their fitness by stage (stateful)."""
+    """Candidates with their fitness by stage (stateful).
 
-    def __init__(self) -> None:
-        self._candidates: dict[int, Candidate] = {}
+    A long search has many thousands of candidates, so only numbers are kept of those.
+    """
+
+    def __init__(self, recall: Callable[[int], Candidate]) -> None:
+        """`recall` finds a candidate that was added."""
+        self._recall = recall
         self._fitness: dict[str, dict[int, float]] = {}
+        self._generations: dict[int, int] = {}
 
     def add(self, candidate: Candidate, stage: str, fitness: float | None) -> None:
         """Keep one result; failures (None) are known by their absence."""
-        self._candidates[candidate.id] = candidate
+        self._generations[candidate.id] = candidate.generation
         if fitness is not None:
             self._fitness.setdefault(stage, {})[candidate.id] = fitness
 
     def candidate(self, number: int) -> Candidate:
         """The candidate with this id."""
-        return self._candidates[number]
+        return self._recall(number)
 
     def ranked(self, stage: str) -> list[Candidate]:
         """The candidates of a stage, best first; equal fitness keeps the order of ids."""
         fitness = self._fitness.get(stage, {})
-        return [self._candidates[c] for c in sorted(fitness, key=lambda c: (-fitness[c], c))]
+        return [self._recall(c) for c in sorted(fitness, key=lambda c: (-fitness[c], c))]
 
     def flat(self, stage: str) -> bool:
         """Whether two or more candidates of a stage all have the same fitness."""
@@ -48,14 +55,16 @@ class Archive:
         fitness = self._fitness.get(SEARCH, {})
 
         def standing(number: int) -> float:
-            mean, level = levels.get(self._candidates[number].generation, (0.0, -float("inf")))
+            mean, level = levels.get(self._generations[number], (0.0, -float("inf")))
             return fitness[number] - mean + level
 
-        # a strategy may ask for a recipe again
         best: dict[str, Candidate] = {}
         for number in sorted(fitness, key=lambda c: (-standing(c), c)):
-            best.setdefault(self._candidates[number].recipe.digest, self._candidates[number])
-        return [*fixed, *starts, *list(best.values())[:TOP_CANDIDATES]]
+            if len(best) == TOP_CANDIDATES:
+                break
+            candidate = self._recall(number)
+            best.setdefault(candidate.recipe.digest, candidate)  # it may be asked for again
+        return [*fixed, *starts, *best.values()]
 
     def _levels(self) -> dict[int, tuple[float, float]]:
         """Mean fitness of each generation, and the same smoothed over its neighbours.
@@ -64,7 +73,7 @@ class Archive:
         """
         members: dict[int, list[float]] = {}
         for number, value in sorted(self._fitness.get(SEARCH, {}).items()):
-            members.setdefault(self._candidates[number].generation, []).append(value)
+            members.setdefault(self._generations[number], []).append(value)
         usual = max((len(values) for values in members.values()), default=0)
         whole = [g for g in sorted(members) if 2 * len(members[g]) >= usual]
         means = [sum(members[g]) / len(members[g]) for g in whole]

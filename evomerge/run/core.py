@@ -106,6 +106,8 @@ class Core:
         while (members := self._complete()) is not None:
             values = self._levels.comparable(members)
             self._strategy.tell([self._asked[member] for member in members], values)
+            for member in members:
+                self._asked[member] = ()  # learnt: a long search has too many to keep
             told.append(Told(self._told, tuple(self._fitness[member] for member in members)))
             self._told += 1
             # now, not when somebody asks: one late result may complete several generations

@@ -6,8 +6,8 @@ from collections import Counter, deque
 from statistics import median
 from typing import final
 
-from evomerge.candidate import Assignment, Outcome, Scored
-from evomerge.score import COST_TASK
+from evomerge.candidate import Assignment
+from evomerge.run.records import Tally
 
 UNKNOWN = 3600.0
 """Seconds that an evaluation may take while nothing is known, unless the user says otherwise."""
@@ -31,14 +31,11 @@ class Deadlines:
         self._build: deque[float] = deque(maxlen=_REMEMBERED)
         self._per_item: deque[float] = deque(maxlen=_REMEMBERED)
 
-    def observe(self, outcome: Outcome) -> None:
-        """Learn from one outcome; a failure says nothing about the time that success takes."""
-        if not isinstance(outcome, Scored):
-            return
-        items = sum(len(r.outcomes) for r in outcome.results if r.task != COST_TASK)
-        if items:
-            self._build.append(outcome.build_seconds)
-            self._per_item.append(outcome.score_seconds / items)
+    def observe(self, counted: Tally) -> None:
+        """Learn from one evaluation; a failure says nothing about the time that success takes."""
+        if counted.failure is None and counted.items:
+            self._build.append(counted.build_seconds)
+            self._per_item.append(counted.score_seconds / counted.items)
 
     def __call__(self, assignment: Assignment) -> float:
         """Seconds after which a worker that begins `assignment` now is taken for hung."""

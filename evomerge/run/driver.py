@@ -10,7 +10,8 @@ from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import RunPlan
 from evomerge.run.progress import Finished, PhaseStarted, Progress, Warned
-from evomerge.run.stage_search import Counter, StageResult, StageSearch
+from evomerge.run.stage_final import StageResult
+from evomerge.run.stage_search import Counter, StageSearch
 from evomerge.stack_file import TOP
 
 
@@ -66,8 +67,7 @@ class Search:
             return
         entries = {candidate.id: candidate for candidate in models}
         yield PhaseStarted("holdout", len(entries))
-        for evaluated, _ in self._evaluations.each(list(entries.values()), "holdout", items):
-            yield evaluated
+        yield from self._evaluations.each(list(entries.values()), "holdout", items)
         self._evaluations.save_clock()
 
 

@@ -8,21 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from evomerge.candidate import (
-    NO_ROOM,
-    Assignment,
-    Candidate,
-    Failed,
-    ItemSelection,
-    Outcome,
-    Scored,
-)
+from evomerge.candidate import NO_ROOM, Assignment, Candidate, Failed, ItemSelection, Scored
 from evomerge.errors import DiskFull, Interrupted, TooManyFailures
 from evomerge.run.deadlines import Deadlines
 from evomerge.run.dispatcher import Dispatcher
-from evomerge.run.ledger import Ledger, Rewound
+from evomerge.run.ledger import Ledger, Rewound, Tally
 from evomerge.run.progress import Evaluated
-from evomerge.score import Objective
+from evomerge.score import Objective, TaskOutcomes
 
 _WINDOW = 20
 _OPENING = 5
@@ -55,7 +47,7 @@ class Evaluations:
         self._no_room: str | None = None
         self._deadlines = deadlines or Deadlines()
         self._waiting: dict[tuple[int, str], tuple[Candidate, ItemSelection]] = {}
-        self._replayed: list[tuple[int, tuple[int, str], Outcome]] = []
+        self._replayed: list[tuple[int, Tally]] = []
         self._broken: dict[str, Failed] = {}
         self._recent: deque[tuple[tuple[int, str], Failed | None]] = deque(maxlen=_WINDOW)
         self._first_failure: Failed | None = None
@@ -77,19 +69,18 @@ class Evaluations:
         self._ledger.add_candidate(candidate)
         key = (candidate.id, stage)
         self._waiting[key] = (candidate, items)
-        known = self._ledger.counted(key)
+        known = self._ledger.tally(key)
         if known is None and candidate.recipe.digest in self._broken:
             failed = self._broken[candidate.recipe.digest]
             self._ledger.record(key, failed, attempts=0, worker="")
-            known = self._ledger.counted(key)
+            known = self._ledger.tally(key)
         if known is not None:
-            seq, outcome = known
-            heapq.heappush(self._replayed, (seq, key, outcome))
+            heapq.heappush(self._replayed, (known.seq, known))
         else:
             self._dispatcher.submit(Assignment(candidate.id, stage, candidate.recipe, items))
 
-    def answers(self) -> Iterator[tuple[Evaluated, Outcome]]:
-        """The outcomes that are known now; waits up to a second for the first.
+    def answers(self) -> Iterator[Evaluated]:
+        """The evaluations that are known now; waits up to a second for the first.
 
         What is on record comes in the order in which it was counted.
 
@@ -100,8 +91,7 @@ class Evaluations:
         if self._stop.is_set():
             self._drain()
         if self._replayed:
-            _, key, outcome = heapq.heappop(self._replayed)
-            yield self._answer(key, outcome, replayed=True)
+            yield self._answer(heapq.heappop(self._replayed)[1], replayed=True)
             return
         yield from self._poll(1.0)
         if self._no_room is not None:
@@ -109,12 +99,19 @@ class Evaluations:
 
     def each(
         self, candidates: Sequence[Candidate], stage: str, items: ItemSelection
-    ) -> Iterator[tuple[Evaluated, Outcome]]:
-        """Outcomes of all `candidates` on the same items, in the order they arrive."""
+    ) -> Iterator[Evaluated]:
+        """Evaluations of all `candidates` on the same items, in the order they arrive."""
         for candidate in candidates:
             self.submit(candidate, stage, items)
         while self._waiting:
             yield from self.answers()
+
+    def results(self, candidate: int, stage: str) -> tuple[TaskOutcomes, ...]:
+        """The per-item outcomes of a scored evaluation, read from the record."""
+        known = self._ledger.counted((candidate, stage))
+        assert known is not None, "it was answered"
+        assert isinstance(known[1], Scored), "it was scored"
+        return known[1].results
 
     def save_clock(self) -> None:
         """Note the time spent, for when the run is continued; replaying takes none."""
@@ -127,15 +124,15 @@ class Evaluations:
 
         They are why it stops; whoever continues it has mended something meanwhile.
         """
-        found = (self._ledger.counted(key) for key in failures)
-        self._ledger.set_meta(_BEGIN_AGAIN, min(known[0] for known in found if known is not None))
+        found = (self._ledger.tally(key) for key in failures)
+        self._ledger.set_meta(_BEGIN_AGAIN, min(known.seq for known in found if known is not None))
 
     def forget_failures(self) -> Rewound | None:
         """Go back to before the failures that stopped the run; None when none did."""
         seq = self._ledger.meta(_BEGIN_AGAIN)
         return None if seq is None else self._ledger.rewind(int(seq))
 
-    def _poll(self, timeout: float) -> Iterator[tuple[Evaluated, Outcome]]:
+    def _poll(self, timeout: float) -> Iterator[Evaluated]:
         for answer in self._dispatcher.poll(timeout):
             key, outcome = answer.assignment.key, answer.outcome
             if isinstance(outcome, Failed) and outcome.kind == NO_ROOM:
@@ -143,7 +140,9 @@ class Evaluations:
                 continue
             self._fresh = True
             self._ledger.record(key, outcome, attempts=answer.attempts, worker=answer.worker)
-            yield self._answer(key, outcome, replayed=False)
+            counted = self._ledger.tally(key)
+            assert counted is not None, "it was recorded above"
+            yield self._answer(counted, replayed=False)
 
     def _drain(self) -> None:
         """Record what is under way, then stop; queued work that no worker took is dropped."""
@@ -162,24 +161,26 @@ class Evaluations:
             )
         raise Interrupted("interrupted; finished work is saved, the same command continues")
 
-    def _answer(
-        self, key: tuple[int, str], outcome: Outcome, *, replayed: bool
-    ) -> tuple[Evaluated, Outcome]:
-        candidate, items = self._waiting.pop(key)
-        failed = outcome if isinstance(outcome, Failed) else None
-        if failed is not None and not failed.rejected:
-            self._broken.setdefault(candidate.recipe.digest, failed)
-        self._deadlines.observe(outcome)
+    def _answer(self, counted: Tally, *, replayed: bool) -> Evaluated:
+        candidate, items = self._waiting.pop(counted.key)
+        failed = counted.failure
         rejected = failed is not None and failed.rejected
+        if failed is not None and not rejected:
+            self._broken.setdefault(candidate.recipe.digest, failed)
+        self._deadlines.observe(counted)
         self.items_spent += 0 if rejected else items.count
         if not replayed and not rejected:  # what stopped the run may have been mended since
-            self._check_failures(key, failed)
-        fitness = self._objective.fitness(outcome.results) if isinstance(outcome, Scored) else None
-        reason = None if failed is None else f"{failed.kind}: {failed.message}"
-        evaluated = Evaluated(
-            candidate, key[1], fitness, reason, self.items_spent, replayed, rejected
+            self._check_failures(counted.key, failed)
+        sums = counted.totals
+        return Evaluated(
+            candidate,
+            counted.stage,
+            None if sums is None else self._objective.fitness_of(sums),
+            None if failed is None else f"{failed.kind}: {failed.message}",
+            self.items_spent,
+            replayed,
+            rejected,
         )
-        return evaluated, outcome
 
     def _check_failures(self, key: tuple[int, str], failed: Failed | None) -> None:
         """The failure policy: most of the last twenty, or the first five all alike."""

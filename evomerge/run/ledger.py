@@ -18,6 +18,7 @@ from evomerge.run.ledger_file import LASTING, LedgerFile
 from evomerge.run.ledger_schema import COLUMNS, Row
 from evomerge.run.lock import RunLock
 from evomerge.run.records import (
+    CandidateRows,
     Evaluation,
     Event,
     Tally,
@@ -26,12 +27,14 @@ from evomerge.run.records import (
     candidate_row,
     evaluation_of,
     evaluation_row,
+    genotype_json,
     items_scored,
     tally_of,
 )
 
 __all__ = [
     "LEDGER",
+    "CandidateRows",
     "Evaluation",
     "Event",
     "Ledger",
@@ -114,13 +117,19 @@ class Ledger:
         Raises:
             LedgerMismatch: the id is taken by another recipe or genotype.
         """
+        stored = self._file.row("candidates", "WHERE id = ?", (candidate.id,))
+        if stored is not None:
+            _same_candidate(stored, candidate, self._file.path)
+            return
         row = candidate_row(candidate, self._counted)
-        stored = list(self._file.rows("candidates", "WHERE id = ?", (candidate.id,)))
-        if stored:
-            _same_candidate(stored[0], row, self._file.path)
-        else:
-            self._lock.confirm()
-            self._file.insert("candidates", row)
+        self._lock.confirm()
+        self._file.insert("candidates", row)
+
+    def candidate(self, number: int) -> Candidate:
+        """A recorded candidate."""
+        row = self._file.row("candidates", "WHERE id = ?", (number,))
+        assert row is not None, f"candidate {number} was never added"
+        return candidate_of(row, self._file.path)
 
     def record(self, key: tuple[int, str], outcome: Outcome, *, attempts: int, worker: str) -> bool:
         """Count the outcome of one evaluation; True when it counts, False when one already did.
@@ -146,6 +155,11 @@ class Ledger:
         for row, results in list(self._file.rows_and("results", "evaluations", clause, key)):
             return int(row[0]), evaluation_of(row, results, self._file.path).outcome
         return None
+
+    def tally(self, key: tuple[int, str]) -> Tally | None:
+        """The same without per-item outcomes, faster."""
+        row = self._file.row("evaluations", "WHERE candidate = ? AND stage = ?", key)
+        return None if row is None else tally_of(row)
 
     def rewind(self, before_seq: int) -> Rewound:
         """Take back all evaluations counted from `before_seq` on, and all that followed from them.
@@ -239,6 +253,11 @@ class LedgerReader:
         rows = self._file.rows("candidates", "ORDER BY id")
         return tuple(candidate_of(row, self._file.path) for row in rows)
 
+    def candidate_rows(self) -> CandidateRows:
+        """The same, each read in full when it is asked for."""
+        rows = self._file.rows("candidates", "ORDER BY id")
+        return CandidateRows({row[0]: row for row in rows}, self._file.path)
+
     def evaluations(self, stage: str | None = None) -> tuple[Evaluation, ...]:
         """The counted evaluations, of one stage or of all, in the order they were counted."""
         clause = "WHERE ?1 IS NULL OR stage = ?1 ORDER BY seq"
@@ -275,9 +294,10 @@ class LedgerReader:
         self.close()
 
 
-def _same_candidate(stored: Row, row: Row, path: Path) -> None:
-    """Raises LedgerMismatch unless recipe and genotype of two `candidates` rows are equal."""
-    then, now = (dict(zip(COLUMNS["candidates"], entry, strict=True)) for entry in (stored, row))
+def _same_candidate(stored: Row, candidate: Candidate, path: Path) -> None:
+    """Raises LedgerMismatch unless a row of `candidates` has the candidate's recipe and genes."""
+    then = dict(zip(COLUMNS["candidates"], stored, strict=True))
+    now = {"digest": candidate.recipe.digest, "genotype": genotype_json(candidate.genotype)}
     for column, word in (("digest", "recipe"), ("genotype", "genotype")):
         if then[column] != now[column]:
             raise LedgerMismatch(

@@ -138,6 +138,11 @@ class LedgerFile:
                     raise damaged(self.path, row_name(table, row))
                 yield row, extra
 
+    def row(self, table: str, clause: str, values: Sequence[object]) -> Row | None:
+        """The values of the one row that is chosen; None when there is none."""
+        found = list(self.rows(table, clause, values))
+        return found[0] if found else None
+
     def insert(self, table: str, row: Row, *, clause: str = "", results: str | None = None) -> bool:
         """Add a row and its checksum; returns whether it was added, after it reached the disk.
 
@@ -153,8 +158,8 @@ class LedgerFile:
 
     def meta(self, key: str) -> Any:
         """The value of one key of `meta`, or None."""
-        found = list(self.rows("meta", "WHERE key = ?", (key,)))
-        return json.loads(found[0][1]) if found else None
+        found = self.row("meta", "WHERE key = ?", (key,))
+        return None if found is None else json.loads(found[1])
 
     def set_meta(self, key: str, value: object, after: int) -> None:
         """Set the value of one key of `meta`."""

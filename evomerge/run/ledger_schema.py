@@ -63,6 +63,9 @@ SCHEMA = (
         time REAL NOT NULL, checksum TEXT NOT NULL)""",
 )
 
+# repr: a damaged cell can come back as bytes, which must differ, not raise
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=repr)
+
 Row = tuple[Any, ...]
 """Values in the order of COLUMNS; as stored, the checksum follows them."""
 
@@ -73,8 +76,7 @@ def checksum(table: str, row: Row, identity: str) -> str:
     The identity makes a page of another ledger, brought in by a write-ahead log that is not this
     one's, differ from any page of this one.
     """
-    # repr: a damaged cell can come back as bytes, which must differ, not raise
-    text = json.dumps([identity, table, *row], separators=(",", ":"), default=repr)
+    text = _ENCODER.encode([identity, table, *row])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from evomerge.candidate import Candidate, Failed, Genotype, Outcome, Scored
 from evomerge.errors import InvalidInput
@@ -58,6 +58,11 @@ class Tally:
     score_seconds: float
     items: int
 
+    @property
+    def key(self) -> tuple[int, str]:
+        """Identity of this evaluation, as in `Assignment.key`."""
+        return (self.candidate, self.stage)
+
 
 @dataclass(frozen=True)
 class Event:
@@ -79,21 +84,20 @@ def candidate_row(candidate: Candidate, after: int) -> Row:
     mapping = to_mapping(candidate.recipe)
     digest = candidate.recipe.digest
     assert from_mapping(mapping, "recipe").digest == digest, "a recipe must survive its file format"
-    genes = candidate.genotype
     return (
         candidate.id,
         candidate.generation,
         printable(candidate.origin),
         digest,
         as_json(mapping),
-        None if genes is None else genotype_json(genes),
+        genotype_json(candidate.genotype),
         after,
     )
 
 
-def genotype_json(genotype: Genotype) -> str:
+def genotype_json(genotype: Genotype | None) -> str | None:
     """A genotype as a JSON list of exact floats."""
-    return as_json([float(gene) for gene in genotype])
+    return None if genotype is None else as_json([float(gene) for gene in genotype])
 
 
 def candidate_of(row: Row, where: Path) -> Candidate:
@@ -111,6 +115,32 @@ def candidate_of(row: Row, where: Path) -> Candidate:
         )
     genotype = None if genes is None else tuple(float(gene) for gene in json.loads(genes))
     return Candidate(number, generation, origin, recipe, genotype)
+
+
+@final
+class CandidateRows(Mapping[int, Candidate]):
+    """Recorded candidates by id: generations are at hand, the rest is read when asked for."""
+
+    def __init__(self, rows: Mapping[int, Row], where: Path) -> None:
+        """Take intact rows of `candidates`."""
+        self._rows = rows
+        self._where = where
+        self._read: dict[int, Candidate] = {}
+
+    def generation(self, number: int) -> int:
+        """The generation of a candidate."""
+        return int(self._rows[number][1])
+
+    def __getitem__(self, number: int) -> Candidate:
+        if number not in self._read:
+            self._read[number] = candidate_of(self._rows[number], self._where)
+        return self._read[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def evaluation_row(evaluation: Evaluation) -> tuple[Row, str | None]:

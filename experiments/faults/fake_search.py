@@ -23,11 +23,11 @@ from evomerge.errors import EvomergeError
 from evomerge.run.baselines import baselines, starting_points
 from evomerge.run.core import Schedule
 from evomerge.run.deadlines import Deadlines
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import Budget, RunPlan, StagePlan
-from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool
 from evomerge.run.progress import Progress
@@ -37,6 +37,7 @@ from evomerge.space_file import read_space
 
 TASKS = ("arithmetic", "reading", "writing")
 LAYERS = 24
+ORDERED, ARRIVAL = Schedule(ordered=True, ahead=8), Schedule(ordered=False, ahead=8)
 
 
 @dataclass(frozen=True)
@@ -161,10 +162,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.02)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    schedule = Schedule(ordered=arguments.schedule == "ordered", ahead=8)
     chosen = plan(
         candidates=arguments.candidates,
-        schedule=schedule,
+        schedule=ORDERED if arguments.schedule == "ordered" else ARRIVAL,
         population=16,
         minibatch=arguments.minibatch,
     )

@@ -1,6 +1,6 @@
 """One study in PostgreSQL: watched by two people, through a crash of the server and a lost host.
 
-    PYTHONPATH=. python experiments/faults/postgres.py [--space FILE] [--budget 240]
+    PYTHONPATH=. python experiments/faults/postgres.py [--space FILE] [--budget 500]
 
 Needs the parents of the space, and PostgreSQL's programs: a private server is started and removed.
 Writes postgres.json beside this file.
@@ -127,7 +127,7 @@ def harmed(study: Study, database: Server, host: Path, elsewhere: Path) -> dict[
     address = Address.parse(url).named(RUN)
     observers = [Observer(f"{url}#{RUN}") for _ in range(2)]
     driver = study.start(host, url)
-    wait_for(host, 12, driver)
+    wait_for(host, 3, driver)
     for observer in observers:
         observer.start()
     second = subprocess.run(
@@ -139,6 +139,8 @@ def harmed(study: Study, database: Server, host: Path, elsewhere: Path) -> dict[
     before = evaluations(host)
     outage = crash_the_server(database)
     during = evaluations(host) - before
+    while copied(address) <= before + during:
+        time.sleep(0.1)
     wait_for(host, evaluations(host) + 15, driver)
     driver.kill()
     study.lines += driver.communicate()[1].splitlines()
@@ -169,7 +171,7 @@ def main() -> None:
     """The undisturbed run, the harmed one, and what differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--space", type=Path, default=ROOT / "search_spaces" / "quickstart.yaml")
-    parser.add_argument("--budget", type=int, default=240)
+    parser.add_argument("--budget", type=int, default=500)
     arguments = parser.parse_args()
     found = binaries()
     if found is None:

@@ -11,10 +11,10 @@ from evomerge.cli.live import watch
 from evomerge.cli.stopping import stopping_on_signals
 from evomerge.errors import EvomergeError
 from evomerge.run.deadlines import Deadlines
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
-from evomerge.run.pool import Dispatcher
 from evomerge.run.pools.local import local_pool
 from tests.run.fakes import FakeWorkers, plan
 

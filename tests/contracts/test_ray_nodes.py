@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from evomerge.errors import Interrupted, PreflightFailed
-from evomerge.run.pool import Dispatcher
+from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.pools.ray import ray_pool
 from evomerge.run.pools.ray_cluster import RayCluster, starts_nodes
 from tests.contracts.fake_workers import FakeFactory, assignment, expected
@@ -49,6 +49,7 @@ def test_a_node_with_other_software_is_refused_once_and_the_others_work(
         answers = all_answers(pool, work)
     assert {n: a.outcome for n, a in answers.items()} == {w.candidate: expected(w) for w in work}
     assert len({answer.worker for answer in answers.values()}) == 1
+    assert not cluster.autoscaling()
     refusals = [
         r.message for r in caplog.records if "has other software (torch: 9.9 there" in r.message
     ]
@@ -109,6 +110,12 @@ def test_what_a_killed_node_did_is_done_by_a_node_that_joined_since(
         (b"{}", False),
         (b'{"autoscaler_report": {"active_nodes": {"node_da5d37": 1}}}', False),
         (b'{"autoscaler_report": {"active_nodes": {"ray.head.default": 1}}}', True),
+        # before any node counts as active
+        (
+            b'{"autoscaler_report": {"active_nodes": {}, "idle_nodes": null, '
+            b'"node_type_mapping": {"ffff00000": "ray.head.default"}, "legacy": true}}',
+            True,
+        ),
     ],
 )
 def test_an_autoscaler_is_told_from_a_monitor_that_only_watches(

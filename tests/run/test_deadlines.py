@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
+from evomerge.candidate import Assignment, Failed, ItemSelection
 from evomerge.recipe import Recipe, Source
 from evomerge.run.deadlines import UNKNOWN, Deadlines
-from evomerge.score import ItemOutcome, TaskOutcomes
+from evomerge.run.records import Tally
 
 
 def assignment(number: int, items: int) -> Assignment:
@@ -11,10 +11,8 @@ def assignment(number: int, items: int) -> Assignment:
     return Assignment(number, "search", Recipe("linear", models=(Source("a"),)), selection)
 
 
-def scored(items: int, build: float, per_item: float) -> Scored:
-    outcomes = tuple(ItemOutcome(str(item), 1.0) for item in range(items))
-    cost = TaskOutcomes("cost", (ItemOutcome("layers", 1.0),))
-    return Scored((TaskOutcomes("task", outcomes), cost), build, items * per_item)
+def scored(items: int, build: float, per_item: float) -> Tally:
+    return Tally(1, 1, "search", (), None, build, items * per_item, items)
 
 
 def observed(*times: float, floor: float = 0.0) -> Deadlines:
@@ -29,7 +27,7 @@ def test_while_nothing_is_known_the_limit_counts() -> None:
     assert observed(1.0, 1.0, 1.0, 1.0)(assignment(1, 10)) == UNKNOWN
     deadlines = Deadlines(30.0)
     for _ in range(9):
-        deadlines.observe(Failed("error", "shape"))
+        deadlines.observe(Tally(1, 1, "search", None, Failed("error", "shape"), 0.0, 0.0, 0))
     assert deadlines(assignment(1, 10)) == 30.0
 
 

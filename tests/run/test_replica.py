@@ -335,6 +335,22 @@ def test_an_outage_is_said_once_and_caught_up(
     assert tables(restored(address, tmp_path / "there")) == tables(run_dir)
 
 
+def test_a_watcher_waits_for_a_database_that_comes_back(
+    postgres: Server, address: Address, tmp_path: Path
+) -> None:
+    run_dir = run_directory(tmp_path / "run")
+    with Ledger.open(run_dir) as ledger:
+        ledger.log("started", {})
+    copied(address, run_dir)
+    with SharedRun(address) as shared:
+        shared.look()
+        postgres.stop()
+        returning = threading.Timer(0.5, postgres.start)
+        returning.start()
+        assert tables(shared.look()) == tables(run_dir)
+        returning.join()
+
+
 def test_what_could_not_be_copied_is_said_at_the_end(
     postgres: Server, address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

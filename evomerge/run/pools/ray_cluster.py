@@ -139,8 +139,9 @@ def starts_nodes(report: bytes | None) -> bool:
     """Whether the report of a cluster's monitor is that of an autoscaler."""
     if not report:
         return False
-    active = json.loads(report).get("autoscaler_report", {}).get("active_nodes") or {}
-    return any(not name.startswith("node_") for name in active)
+    said = json.loads(report).get("autoscaler_report") or {}
+    types = {*(said.get("active_nodes") or {}), *(said.get("node_type_mapping") or {}).values()}
+    return any(not name.startswith("node_") for name in types)
 
 
 def _import_ray(*, local: bool) -> Any:

@@ -37,7 +37,7 @@ class Copier:
 
     def __init__(self, address: Address, run_dir: Path, say: Callable[[str], None]) -> None:
         """`say` takes a line for people, from any thread."""
-        self._address = address
+        self.address = address
         self._run_dir = run_dir
         self._say = say
         self._holding = Holding(address, run_dir)
@@ -61,7 +61,7 @@ class Copier:
         try:
             self._known = self._holding.take()
             if self._holding.restore(self._known, space_file):
-                self._say(f"restored {self._run_dir} from {self._address}")
+                self._say(f"restored {self._run_dir} from {self.address}")
         except StorageTrouble as error:
             if not (self._run_dir / LEDGER).exists():
                 raise
@@ -122,14 +122,15 @@ class Copier:
                 self._step()
         except (RunLocked, LedgerMismatch) as error:
             self._lost = error
+            self._say(f"stopping: {error}")
             if self._stop is not None:
                 self._stop.set()
         except InvalidInput as error:
-            self._say(f"storage: nothing is copied to {self._address} any more: {error}")
+            self._say(f"storage: nothing is copied to {self.address} any more: {error}")
 
     def _step(self) -> float:
         """Copy what is new; returns the seconds to wait until the next time."""
-        began = time.monotonic()
+        began, spent = time.monotonic(), time.thread_time()
         try:
             if not self._holding.held:
                 self._known = self._holding.take()
@@ -145,9 +146,9 @@ class Copier:
             return self._pause
         if self._trouble is not None:
             self._trouble = None
-            self._say(f"storage: {self._address} is back and has everything")
+            self._say(f"storage: {self.address} is back and has everything")
         self._pause = _EVERY
-        return max(_EVERY, _SHARE * (time.monotonic() - began))
+        return max(_EVERY, _SHARE * (time.thread_time() - spent))
 
     def _copy(self) -> bool:
         """Bring the replica to the ledger's present state; whether there was anything to do."""
@@ -177,11 +178,12 @@ class Copier:
         return {key: seal for key, seal in local.items() if self._known.get(key) != seal}
 
     def _say_missing(self) -> None:
-        with self._reading() as file:
+        missing = 0
+        with contextlib.suppress(EvomergeError), self._reading() as file:
             missing = len(self._changed(self._local(file)))
         if missing and self._lost is None:
             self._say(
-                f"storage: {missing} rows are not in {self._address} yet; the same command copies "
+                f"storage: {missing} rows are not in {self.address} yet; the same command copies "
                 "them once it can be reached"
             )
 

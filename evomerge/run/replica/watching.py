@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
@@ -12,7 +14,10 @@ from evomerge.run.ledger_schema import FORMAT
 from evomerge.run.replica.address import Address
 from evomerge.run.replica.holding import wrong_format
 from evomerge.run.replica.rows import Inventory, put
-from evomerge.run.replica.session import RunLine, Session
+from evomerge.run.replica.session import RunLine, Session, StorageTrouble
+
+_PATIENCE = 60.0
+_PAUSE = 1.0
 
 
 @final
@@ -56,20 +61,21 @@ class SharedRun:
         return self._seen is not None and self._seen.driven
 
     def look(self) -> Path:
-        """The run directory as the replica has it now, without models, reports and logs."""
-        folder = Path(self._folder.name)
-        with self._session.snapshot():
-            line = next(iter(self._session.lines(self._address.run)), None)
-            if line is None:
-                raise InvalidInput(f"{self._address}: the run is gone from the database")
-            if self._seen is None or line.version != self._seen.version:
-                remote = self._session.inventory(self._address.run)
-                wanted = {k: seal for k, seal in remote.items() if self._known.get(k) != seal}
-                gone = [key for key in self._known if key not in remote]
-                put(folder, self._session.rows(self._address.run, wanted), gone)
-                self._known = remote
-        self._seen = line
-        return folder
+        """The run directory as the replica has it now, without models, reports and logs.
+
+        Waits a minute for a database that went away since the last look.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._fetched()
+            except StorageTrouble:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
+                with contextlib.suppress(StorageTrouble):
+                    self._session.close()
+                    self._session = Session.open(self._address)
 
     def close(self) -> None:
         """End the session and remove the copy."""
@@ -86,6 +92,21 @@ class SharedRun:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _fetched(self) -> Path:
+        folder = Path(self._folder.name)
+        with self._session.snapshot():
+            line = next(iter(self._session.lines(self._address.run)), None)
+            if line is None:
+                raise InvalidInput(f"{self._address}: the run is gone from the database")
+            if self._seen is None or line.version != self._seen.version:
+                remote = self._session.inventory(self._address.run)
+                wanted = {k: seal for k, seal in remote.items() if self._known.get(k) != seal}
+                gone = [key for key in self._known if key not in remote]
+                put(folder, self._session.rows(self._address.run, wanted), gone)
+                self._known = remote
+        self._seen = line
+        return folder
 
 
 def shared_runs(address: Address) -> tuple[RunLine, ...]:
