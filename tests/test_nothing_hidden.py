@@ -93,6 +93,7 @@ ALLOWED = {
     ("run/pools/local_worker.py", "pickle.loads"),  # what the driver sends to its own processes
     ("run/pools/serving.py", "pickle.loads"),
     ("run/pools/ray_actor.py", "pickle.loads"),
+    ("run/calibration.py", "pickle.loads"),
     ("weights/unpickling.py", "torch.load"),  # weights_only, see below
     ("evaluate/task_code.py", "exec"),  # files of a folder that a person has named
 }

@@ -73,6 +73,11 @@ class View:
             self._bar = (event.fitness, event.candidate.origin)
         return None if event.stage == "search" else f"{event.stage}: {name} {event.fitness:.4f}"
 
+    def first_failure(self, event: Progress) -> bool:
+        """Whether the event is the first failure: that one is shown in full, at once."""
+        failed = isinstance(event, Evaluated) and event.failure is not None and not event.rejected
+        return failed and len(self._failures) == 1
+
     def _rate(self) -> str:
         elapsed = max(time.monotonic() - self._phase_began, 1e-9)
         return f"{60 * self._fresh / elapsed:.0f} candidates/min"
@@ -120,8 +125,8 @@ def watch(progress: Iterator[Progress], budget: Budget, console: Console) -> Fin
     with table as live:
         for event in progress:
             line = view.see(event)
-            if isinstance(event, Warned) and line:
-                live.console.print(line, markup=False)
+            if line and (isinstance(event, Warned) or view.first_failure(event)):
+                live.console.print(line, markup=False, highlight=False, soft_wrap=True)
             live.update(view.table())
             if isinstance(event, Finished):
                 return event

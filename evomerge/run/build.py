@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,9 @@ from evomerge.run.directory import CONSENT, StoredStage
 from evomerge.run.footprint import LIBRARY_BYTES, Footprint, default_workers, footprint
 from evomerge.run.machine import cores, memory
 from evomerge.run.plan import Budget, RunPlan
+from evomerge.run.resolved import resolved_run
 from evomerge.run.spaces import Stage
-from evomerge.run.stage_plans import resolved_stage, stage_plan
+from evomerge.run.stage_plans import stage_plan
 from evomerge.run.workers import WorkerSpec
 from evomerge.score import COST_TASK, Objective, TaskGoal
 from evomerge.seeding import derive
@@ -35,7 +34,6 @@ from evomerge.weights.pool import ParentPool
 from evomerge.weights.saved import check_loadable
 from evomerge.weights.stack_plan import check_models
 
-_PACKAGES = ("evomerge", "torch", "transformers", "lm_eval", "cma", "numpy")
 SMALL_HOLDOUT = 250
 _PROBED = 20
 """Prompts per task whose likelihood tells broken stacks from others."""
@@ -113,7 +111,7 @@ def build_run(
         None if file.objective.cost is None else file.objective.cost.measure,
         consent,
     )
-    resolved = _resolved(file, path, plan, stages, catalog, parents)
+    resolved = resolved_run(file, path, plan, stages, catalog, parents)
     if consent != NOTHING:
         resolved[CONSENT] = consent.record()
     vocabularies = [_vocabulary_notices(space.decode(space.start), parents) for space in merges]
@@ -258,52 +256,3 @@ def _notices(splits: Splits, catalog: Catalog) -> tuple[str, ...]:
         for task, count in copies.items()
     ]
     return tuple(found)
-
-
-def _resolved(
-    file: SpaceFile,
-    path: Path,
-    plan: RunPlan,
-    stages: Sequence[Stage],
-    catalog: Catalog,
-    parents: ParentPool,
-) -> dict[str, Any]:
-    """Everything that can change a score or the trajectory; a resumed run must have the same."""
-    plain = file.model_dump(mode="json")
-    plain["name"] = file.name or path.stem
-    plain["searches"] = [
-        resolved_stage(stage, found) for stage, found in zip(stages, plan.stages, strict=True)
-    ]
-    plain["parents"] = {model: parents.fingerprint(model) for model in parents.models}
-    plain["items"] = {task: _digest(ids) for task, ids in catalog.items.items()}
-    plain["goals"] = [
-        {
-            "task": goal.task,
-            "metric": goal.metric,
-            "weight": goal.weight,
-            "aggregation": goal.aggregation,
-            "higher_is_better": goal.higher_is_better,
-        }
-        for goal in plan.objective.goals
-    ]
-    plain["splits"] = {
-        name: {task: len(ids) for task, ids in selection.tasks}
-        for name, selection in (
-            ("search", plan.search_items),
-            ("selection", plan.selection_items),
-            ("holdout", plan.holdout_items),
-        )
-    }
-    plain["versions"] = {name: _version(name) for name in _PACKAGES}
-    return plain
-
-
-def _digest(ids: tuple[str, ...]) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
 from evomerge.errors import EvomergeError, PreflightFailed
+from evomerge.offline import forget_tokens
 from evomerge.recipe import Recipe
 from evomerge.run.forecast import Costs
 from evomerge.run.pool import EvaluatingWorker
@@ -154,6 +155,7 @@ def rehearse(
 def _measured(message: bytes, threads: int, asked: float) -> Calibration | tuple[str, ...]:
     """In the child: a worker as in a run, measured; or the problems that it has."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    forget_tokens()
     quiet = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(quiet, stream)

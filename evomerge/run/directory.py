@@ -97,7 +97,7 @@ def read_resolved(run_dir: Path) -> dict[str, Any]:
     if not stored.exists():
         raise InvalidInput(f"{run_dir}: not a run directory: no {RESOLVED}; check the path")
     text = read_text(stored, max_mib=_MAX_MIB)
-    digest = _run_file(run_dir).get(_DIGEST) if (run_dir / _RUN_FILE).exists() else None
+    digest = _run_file(run_dir).get(_DIGEST)
     if digest is not None and digest != _digest(text):
         raise InvalidInput(f"{stored}: damaged or edited; restore the file from a copy")
     value = yaml12.loads(text, str(stored))

@@ -10,7 +10,8 @@ from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import RunPlan
 from evomerge.run.progress import Finished, PhaseStarted, Progress, Warned
-from evomerge.run.stage_search import Counter, StageResult, StageSearch
+from evomerge.run.stage_final import StageResult
+from evomerge.run.stage_search import Counter, StageSearch
 from evomerge.stack_file import TOP
 
 

@@ -32,6 +32,17 @@ class Decision:
         """Whether nothing beat the best baseline."""
         return self.winner == self.best_baseline
 
+    def facts(self) -> Mapping[str, int | float | bool | None]:
+        """As the ledger keeps it."""
+        comparison = self.comparison
+        return {
+            "winner": self.winner,
+            "best_baseline": self.best_baseline,
+            "challenger": self.challenger,
+            "difference": None if comparison is None else comparison.value,
+            "p_value": None if comparison is None else comparison.p_value,
+        }
+
 
 def rungs(items: ItemSelection, seed: int) -> tuple[ItemSelection, ...]:
     """The items that each rung adds, disjoint, in a seeded order; empty rungs are left out."""

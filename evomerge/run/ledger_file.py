@@ -54,8 +54,10 @@ class LedgerFile:
         A search must not build on a damaged record. Nothing is changed, because SQLite writes a
         log that does not belong here into the file as soon as a writer closes it.
         """
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
+        if not path.is_file():  # SQLite would wait for a pipe
+            raise InvalidInput(f"{path}: not a ledger, and not a file: {ELSEWHERE}")
         with explained(path):
             file = cls(read_only(path), path)
             try:
@@ -92,8 +94,6 @@ class LedgerFile:
     @classmethod
     def _connected(cls, path: Path) -> Self:
         with explained(path):
-            if os.path.lexists(path) and not path.is_file():  # a pipe would be waited for
-                raise InvalidInput(f"{path}: not a ledger, and not a file: {ELSEWHERE}")
             connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
             try:
                 connection.text_factory = _text

@@ -6,17 +6,15 @@ for the same evaluations in the same order, and those on record are answered wit
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection
-from evomerge.errors import TooManyFailures
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import Recipe
 from evomerge.run.archive import Archive
 from evomerge.run.core import Core
 from evomerge.run.evaluations import Evaluations
-from evomerge.run.final import Decision, Results, cost, decide, rungs, survivors
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import FINAL_SHARE, Allotment, RunPlan, StagePlan
 from evomerge.run.progress import (
@@ -26,7 +24,7 @@ from evomerge.run.progress import (
     Progress,
     Warned,
 )
-from evomerge.score import joined
+from evomerge.run.stage_final import StageFinal, StageResult, distinct
 from evomerge.seeding import derive
 
 BASELINE_MINIBATCHES = 2
@@ -36,14 +34,6 @@ ESTIMATE_ORIGINS = {"cma_es": "late mean"}
 """What candidates are called that are a strategy's estimates; "elite" for the others."""
 
 Steps = Generator[Progress, None, None]
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage found: the decision, and finalists from the winner down; at least one."""
-
-    decision: Decision
-    ranking: tuple[Candidate, ...]
 
 
 @dataclass
@@ -216,58 +206,16 @@ class StageSearch:
             core.close(core.asked)
 
     def _final(self, estimates: Sequence[Genotype]) -> Generator[Progress, None, StageResult]:
-        """Successive halving of the finalists over the selection items, all compared in pairs."""
+        """The finalists, with what the strategy holds for the optimum, compared in pairs."""
         origin = ESTIMATE_ORIGINS.get(self._stage.algorithm, "elite")
         generation = self._counter.generation - 1
         late = [self._candidate(origin, generation, genotype) for genotype in estimates]
-        field = [*self._archive.finalists(frozenset(self._baseline_ids)), *late]
-        finalists = {c.id: c for c in _distinct(field)}
-        baselines = frozenset(c for c in finalists if c in self._baseline_ids)
-        parts = self._affordable(rungs(self._run.selection_items, self._run.seed), len(finalists))
-        results: dict[int, Results] = {}
-        reached: dict[int, tuple[int, float]] = {}
-        alive = tuple(finalists)
-        yield self._phase("final", len(alive))
-        for number, part in enumerate(parts, start=1):
-            scored = yield from self._rung(number, [finalists[c] for c in alive], part)
-            results = {c: joined([results.get(c, ()), scored[c]]) for c in alive if c in scored}
-            fitness = {c: self._run.objective.fitness(found) for c, found in results.items()}
-            reached |= {c: (number, value) for c, value in fitness.items()}
-            last = number == len(parts)
-            alive = tuple(results) if last else survivors(self._run.objective, results, baselines)
-        if not baselines & set(results):
-            self._evaluations.begin_again_at((c, "final 1") for c in baselines)
-            raise TooManyFailures(
-                "no baseline could be scored in the final; see the failures above"
-            )
-        decision = decide(self._run.objective, results, baselines)
-        self._ledger.set_meta(self._key("decision"), _plain(decision))
-        ranking = sorted(reached, key=lambda c: (-reached[c][0], -reached[c][1], c))
-        ranking.sort(key=lambda c: c != decision.winner)
-        return StageResult(decision, tuple(finalists[c] for c in ranking))
-
-    def _rung(
-        self, number: int, alive: Sequence[Candidate], items: ItemSelection
-    ) -> Generator[Progress, None, dict[int, Results]]:
-        """The outcomes of those that could be scored."""
-        scored: dict[int, Results] = {}
-        stage = f"final {number}"
-        for evaluated in self._evaluations.each(alive, stage, items):
-            candidate = evaluated.candidate.id
-            if evaluated.fitness is not None:
-                scored[candidate] = self._evaluations.results(candidate, stage)
-            yield evaluated
-        self._evaluations.save_clock()
-        return scored
-
-    def _affordable(
-        self, parts: tuple[ItemSelection, ...], finalists: int
-    ) -> tuple[ItemSelection, ...]:
-        """The rungs, shortened so that the final stays within its share of an item budget."""
-        if self._allotment.items is None:
-            return parts
-        share = self._allotment.items * FINAL_SHARE / cost(finalists, parts)
-        return parts if share >= 1 else tuple(_share(part, share) for part in parts)
+        field = distinct([*self._archive.finalists(frozenset(self._baseline_ids)), *late])
+        yield self._phase("final", len(field))
+        final = StageFinal(self._run, self._allotment, self._evaluations)
+        result = yield from final.run(field, frozenset(self._baseline_ids))
+        self._ledger.set_meta(self._key("decision"), result.decision.facts())
+        return result
 
 
 def _generation_done(
@@ -277,27 +225,3 @@ def _generation_done(
     if known:
         mean = sum(known) / len(known)
         yield GenerationDone(generation, max(known), mean, evaluated.items_spent)
-
-
-def _plain(decision: Decision) -> Mapping[str, int | float | bool | None]:
-    comparison = decision.comparison
-    return {
-        "winner": decision.winner,
-        "best_baseline": decision.best_baseline,
-        "challenger": decision.challenger,
-        "difference": None if comparison is None else comparison.value,
-        "p_value": None if comparison is None else comparison.p_value,
-    }
-
-
-def _share(items: ItemSelection, share: float) -> ItemSelection:
-    tasks = tuple((task, ids[: max(1, int(share * len(ids)))]) for task, ids in items.tasks)
-    return ItemSelection(tasks)
-
-
-def _distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Each recipe once, first come."""
-    found: dict[str, Candidate] = {}
-    for candidate in candidates:
-        found.setdefault(candidate.recipe.digest, candidate)
-    return list(found.values())

@@ -53,6 +53,11 @@ class FakeWorker:
             time.sleep(float(items[0]))
         if action == "print":
             print("printed by a worker", flush=True)
+        if action == "allocate":
+            try:
+                bytearray(int(items[0]))
+            except MemoryError:
+                return Failed(OUT_OF_MEMORY, "no room")
         if action == "environment":
             Path(items[0]).write_text(repr([os.environ.get(name) for name in items[1:]]))
         return expected(given)

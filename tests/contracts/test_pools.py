@@ -14,7 +14,7 @@ from typing import Protocol
 import pytest
 
 from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost, Scored
-from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
+from evomerge.errors import EvomergeError, Interrupted, InvalidInput, PreflightFailed
 from evomerge.run.dispatcher import Concluded, Dispatcher
 from evomerge.run.pool import Answer, WorkerPool
 from evomerge.run.pools import backoff
@@ -235,6 +235,45 @@ def test_out_of_memory_ends_the_worker_and_the_next_one_has_all_of_it(
         (tmp_path / "marker").unlink()
         concluded = conclude(pool, [full])[1]
         assert (concluded.outcome, concluded.attempts) == (expected(full), 2)
+
+
+def test_a_worker_gets_no_more_memory_than_it_may_have() -> None:
+    with local_pool(FakeFactory(), 1, memory=1 << 30, deadline=patient) as pool:
+        small = assignment(1, "allocate", str(1 << 20))
+        large = assignment(2, "allocate", str(1 << 31))
+        answers = all_answers(pool, [small, large])
+    assert answers[1].outcome == expected(small)
+    assert answers[2].outcome == Failed(OUT_OF_MEMORY, "no room")
+
+
+def test_once_workers_were_ready_a_failed_start_may_pass(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(backoff, "_AFTER_FAILED_START", 0.01)
+    ready = tmp_path / "ready"
+    ready.touch()
+    with local_pool(FakeFactory(f"only {ready}"), 1, deadline=patient) as pool:
+        killer = assignment(1, "kill once", str(tmp_path / "marker"))
+        assert isinstance(all_answers(pool, [killer])[1].outcome, Lost)
+        pool.submit(killer)
+        for _ in range(3):
+            assert pool.poll(0.3) == ()
+        ready.touch()
+        assert all_answers(pool, ())[1].outcome == expected(killer)
+
+
+def test_after_half_an_hour_without_workers_a_run_pauses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(backoff, "_AFTER_FAILED_START", 0.0)
+    monkeypatch.setattr(backoff, "PATIENT_STRIKES", 3)
+    ready = tmp_path / "ready"
+    ready.touch()
+    with local_pool(FakeFactory(f"only {ready}"), 1, deadline=patient) as pool:
+        all_answers(pool, [assignment(1, "kill once", str(tmp_path / "marker"))])
+        pool.submit(assignment(2))
+        with pytest.raises(Interrupted, match=r"in 3 attempts.*the same command continues"):
+            poll_for_ever(pool)
 
 
 def test_one_machine_that_cannot_start_workers_does_not_end_a_run(tmp_path: Path) -> None:

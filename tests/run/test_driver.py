@@ -71,7 +71,7 @@ def test_an_item_budget_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_time_budget_closes_the_search_and_is_replayed(tmp_path: Path) -> None:
-    timed = replace(plan(candidates=None), budget=Budget(None, None, 1.5))
+    timed = replace(plan(candidates=None), budget=Budget(None, None, 4.0))
     workers = FakeWorkers(seconds=0.01)
     part = drive(tmp_path, timed, workers)
     events = list(islice(part, 60))
@@ -79,7 +79,7 @@ def test_a_time_budget_closes_the_search_and_is_replayed(tmp_path: Path) -> None
     events = list(drive(tmp_path, timed, workers))
     assert isinstance(events[-1], Finished)
     searched = [e for e in events if isinstance(e, Evaluated) and e.stage == "search"]
-    assert 20 < len(searched) < 150
+    assert 0 < len(searched) < 400
     before = record(tmp_path)
     again = list(drive(tmp_path, timed, workers))
     assert all(e.replayed for e in again if isinstance(e, Evaluated))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import final
 
-from evomerge.errors import EvomergeError
+from evomerge.errors import EvomergeError, Interrupted
 from evomerge.run.pools.serving import StartFailure
 
 MAX_STRIKES = 3
+PATIENT_STRIKES = 40
+"""Failed starts in a row once workers have been ready: about half an hour of waiting in between."""
 _AFTER_LOSS = 0.25
 _AFTER_FAILED_START = 1.0  # a killed process can hold its GPU memory for some seconds
 _LONGEST = 60.0
@@ -22,6 +24,7 @@ class Backoff:
         self._losses: Counter[int] = Counter()
         self._strikes: Counter[int] = Counter()
         self._due: dict[int, float] = {}
+        self._proven = False
 
     def due(self, place: int) -> float:
         """The clock's value from which the place may be filled."""
@@ -30,6 +33,7 @@ class Backoff:
     def started(self, place: int) -> None:
         """A worker has become ready."""
         self._strikes[place] = 0
+        self._proven = True
 
     def answered(self, place: int) -> None:
         """A worker has done something useful."""
@@ -46,8 +50,9 @@ class Backoff:
         """A worker has not become ready; returns the error that ends the run, if it should end.
 
         Nothing ends it while other workers are `ready`: one machine may lack what others have.
-        Otherwise a user's error ends it as soon as no other worker is `starting`, or at its second
-        time, because the next worker would say the same; anything else at the third time in a row.
+        If none ever was, a user's error ends it as soon as no other worker is `starting`, or at its
+        second time, because the next worker would say the same; anything else at the third time in
+        a row. Later, whatever it is may pass (a file server restarts), so it takes half an hour.
         If the next one will be `elsewhere`, which happens once per node, this was no strike.
         """
         if failure.elsewhere:
@@ -55,15 +60,22 @@ class Backoff:
             return None
         self._strikes[place] += 1
         strikes = self._strikes[place]
-        if failure.error is not None and not ready and (strikes > 1 or not starting):
-            return failure.error(failure.problems)
-        if strikes >= MAX_STRIKES and not ready:
-            return EvomergeError(
-                f"no worker could be started in {strikes} attempts, the last time because: "
-                f"{' '.join(failure.problems)}"
-            )
+        if not ready and not self._proven:
+            if failure.error is not None and (strikes > 1 or not starting):
+                return failure.error(failure.problems)
+            if strikes >= MAX_STRIKES:
+                return EvomergeError(_tried(strikes, failure))
+        if not ready and strikes >= PATIENT_STRIKES:
+            return Interrupted(f"{_tried(strikes, failure)}; the same command continues")
         self._wait(place, now, _AFTER_FAILED_START, strikes)
         return None
 
     def _wait(self, place: int, now: float, first: float, times: int) -> None:
         self._due[place] = now + min(_LONGEST, first * 2.0 ** min(times - 1, 10))
+
+
+def _tried(strikes: int, failure: StartFailure) -> str:
+    return (
+        f"no worker could be started in {strikes} attempts, the last time because: "
+        f"{' '.join(failure.problems)}"
+    )

@@ -59,8 +59,8 @@ def choose_engine(engine: str, address: str | None, resources: WorkerResources) 
         problems.append(f"--address {address}: only the ray engine has one; use --engine ray")
     if resources.gpus is not None:
         problems.append("--gpus-per-worker: only the ray engine has it; use --engine ray")
-    if resources.memory is not None:
-        problems.append("--memory-per-worker: only the ray engine has it; use --engine ray")
+    if resources.memory is not None and engine == "inline":
+        problems.append("--memory-per-worker: not with the inline engine; use local or ray")
     if problems:
         raise InvalidInput(problems)
     return EngineChoice(engine)
@@ -136,6 +136,7 @@ class Workplace:
                 factory,
                 workers,
                 threads=threads,
+                memory=self._resources.memory,
                 deadline=deadline,
                 start_deadline=start_deadline,
                 logs=logs,

@@ -26,6 +26,7 @@ def local_pool(
     size: int,
     *,
     threads: int = 1,
+    memory: int | None = None,
     deadline: Deadline,
     start_deadline: float = START_DEADLINE,
     logs: Path | None = None,
@@ -39,11 +40,14 @@ def local_pool(
         factory: makes a worker in its process.
         size: how many processes; with GPUs, process i sees GPU i modulo their number.
         threads: OMP_NUM_THREADS of each.
+        memory: bytes that each may have to itself; mapped parents, which all share, do not count.
         deadline: after which a process that has not answered is killed.
         start_deadline: seconds until a process must be ready.
         logs: folder for what workers print, one file per place; None prints it to stderr.
     """
-    transport = LocalTransport(factory, threads=threads, gpus=visible_gpus(), logs=logs)
+    transport = LocalTransport(
+        factory, threads=threads, memory=memory, gpus=visible_gpus(), logs=logs
+    )
     return SupervisedPool(transport, size, deadline=deadline, start_deadline=start_deadline)
 
 
@@ -65,11 +69,17 @@ def visible_gpus(
 class LocalMember:
     """A worker process and the driver's end of its pipe."""
 
-    def __init__(self, factory: bytes, environment: Mapping[str, str], log: Path | None) -> None:
+    def __init__(
+        self,
+        factory: bytes,
+        environment: Mapping[str, str],
+        memory: int | None,
+        log: Path | None,
+    ) -> None:
         self.connection, theirs = _SPAWN.Pipe()
         target = None if log is None else str(log)
         self._process = _SPAWN.Process(
-            target=serve, args=(theirs, os.getpid(), dict(environment), target), daemon=True
+            target=serve, args=(theirs, os.getpid(), dict(environment), memory, target), daemon=True
         )
         # Ctrl-C reaches every process of the terminal, but workers have to finish what they do;
         # they inherit the mask, so they are safe from their first instruction on.
@@ -136,10 +146,17 @@ class LocalTransport:
     """Starts worker processes and waits on their pipes."""
 
     def __init__(
-        self, factory: WorkerFactory, *, threads: int, gpus: Sequence[str], logs: Path | None
+        self,
+        factory: WorkerFactory,
+        *,
+        threads: int,
+        memory: int | None,
+        gpus: Sequence[str],
+        logs: Path | None,
     ) -> None:
         self._factory = pickle.dumps(factory)
         self._threads = threads
+        self._memory = memory
         self._gpus = gpus
         self._logs = logs
         if logs is not None:
@@ -151,7 +168,7 @@ class LocalTransport:
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[place % len(self._gpus)]
         log = None if self._logs is None else self._logs / f"worker-{place}.log"
-        return LocalMember(self._factory, environment, log)
+        return LocalMember(self._factory, environment, self._memory, log)
 
     def wait(self, members: Sequence[LocalMember], timeout: float) -> Sequence[LocalMember]:
         """The members whose pipe has a message or was closed."""

@@ -7,6 +7,7 @@ import faulthandler
 import io
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
@@ -23,7 +24,13 @@ from evomerge.run.pools.serving import StartFailure, answer, start, started
 _PR_SET_PDEATHSIG = 1
 
 
-def serve(pipe: Connection, driver: int, environment: Mapping[str, str], log: str | None) -> None:
+def serve(
+    pipe: Connection,
+    driver: int,
+    environment: Mapping[str, str],
+    memory: int | None,
+    log: str | None,
+) -> None:
     """Make a worker and answer assignments until the driver is gone.
 
     The driver sends pickled assignments, or an empty message that asks for a sign of life.
@@ -32,6 +39,10 @@ def serve(pipe: Connection, driver: int, environment: Mapping[str, str], log: st
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(environment)  # before the factory's modules are imported: they read it then
     _redirect(log)
+    if memory is not None:
+        # A request beyond it fails in this process, where the candidate can be named; without it
+        # the kernel kills some process of the machine.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     # tqdm would make a lock that all processes share, and a killed process cannot give it back
     tqdm.set_lock(threading.RLock())
     code = 1

@@ -53,7 +53,7 @@ def _tried(case: Case, world: World, folder: Path, number: int) -> dict[str, obj
     before = _listing(folder)
     done = called(arguments, SECONDS)
     problems = _problems(case, done, folder, before)
-    if number % EVERY == 0:
+    if number % EVERY == 0 and done.code != 0:
         alone = _alone(arguments)
         if alone.code != done.code and not _listing(folder) - before:
             problems.append(f"exit code {alone.code} in a process of its own: {alone.err[-300:]}")
@@ -66,7 +66,7 @@ def _tried(case: Case, world: World, folder: Path, number: int) -> dict[str, obj
         "name": case.name,
         "code": done.code,
         "seconds": round(done.seconds, 2),
-        "process": number % EVERY == 0,
+        "process": number % EVERY == 0 and done.code != 0,
         "problems": problems,
     }
 
