@@ -155,6 +155,7 @@ def _drive(
             spec,
             built.workers,
             deadline=deadlines,
+            mapped=built.needs.mapped + built.needs.cache + built.needs.nested,
             logs=ledger.folder / "logs",
             folders=folders,
             root=spec.root,

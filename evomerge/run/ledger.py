@@ -125,6 +125,12 @@ class Ledger:
         self._lock.confirm()
         self._file.insert("candidates", row)
 
+    @property
+    def next_candidate(self) -> int:
+        """The lowest id that no candidate on record has."""
+        row = self._file.row("candidates", "ORDER BY id DESC LIMIT 1", ())
+        return 0 if row is None else int(row[0]) + 1
+
     def candidate(self, number: int) -> Candidate:
         """A recorded candidate."""
         row = self._file.row("candidates", "WHERE id = ?", (number,))
