@@ -21,6 +21,7 @@ CONSENT = "consent"
 """The section of the resolved specification about code and pickle files that may be used."""
 _RUN_FILE = "run.json"
 _DIGEST = "resolved_sha256"
+_FROM_RUN = "space_folder_from_run"
 _MAX_MIB = 16
 _MOST = 20
 _FILES = ("spec.yaml", "env.json", _RUN_FILE, RESOLVED)
@@ -47,8 +48,10 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
                     f"{run_dir}: belongs to a run with other inputs; choose another --out or undo",
                     *differences[:_MOST],
                     *tail,
+                    *_renamed(read_resolved(run_dir)["parents"], resolved["parents"]),
                 ]
             )
+        _note_place(run_dir, space_file, _run_file(run_dir))
         return True
     if run_dir.exists() and not {entry.name for entry in run_dir.iterdir()} <= _FIRST:
         raise InvalidInput(
@@ -62,9 +65,8 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
         run_dir / "env.json", json.dumps(environment | dict(resolved["versions"]), indent=2)
     )
     text = yaml12.dumps(_normal(resolved))
-    place = str(space_file.resolve())
-    run = {"format": 1, "name": resolved["name"], "space_file": place, _DIGEST: _digest(text)}
-    write_whole(run_dir / _RUN_FILE, json.dumps(run, indent=2))
+    run = {"format": 1, "name": resolved["name"], _DIGEST: _digest(text)}
+    _note_place(run_dir, space_file, run)
     # last: its presence says that the directory is complete
     write_whole(stored, text)
     return False
@@ -126,19 +128,44 @@ def stored_stages(run_dir: Path) -> tuple[StoredStage, ...] | None:
 
 
 def model_root(run_dir: Path) -> Path:
-    """The folder that the run's relative model paths start from: that of its space file."""
-    return Path(_run_file(run_dir)["space_file"]).parent
+    """The folder that the run's relative model paths start from: that of its space file.
+
+    Raises:
+        InvalidInput: the run was moved without it.
+    """
+    run = _run_file(run_dir)
+    place = Path(run["space_file"])
+    known, near = place.parent, run_dir / str(run[_FROM_RUN])
+    if known.is_dir():
+        return known
+    if (near / place.name).is_file():  # both were moved
+        return near.resolve()
+    raise InvalidInput(
+        f"{run_dir}: there is no folder {known} any more, from which the run's relative model "
+        "paths start; continue the search once, with --space where the space file is now"
+    )
+
+
+def _note_place(run_dir: Path, space_file: Path, run: Mapping[str, Any]) -> None:
+    """Say where relative paths start, also as seen from the run: both may be moved together."""
+    place = space_file.resolve()
+    folder = os.path.relpath(place.parent, run_dir.resolve())
+    now = {**run, "space_file": str(place), _FROM_RUN: folder}
+    if now != run:
+        write_whole(run_dir / _RUN_FILE, json.dumps(now, indent=2))
 
 
 def _run_file(run_dir: Path) -> dict[str, Any]:
     path = run_dir / _RUN_FILE
     try:
-        run = json.loads(read_text(path, max_mib=_MAX_MIB))
+        run: Any = json.loads(read_text(path, max_mib=_MAX_MIB))
     except (ValueError, RecursionError):
         raise InvalidInput(f"{path}: damaged; restore the file from a copy") from None
-    if not isinstance(run, dict) or not isinstance(run.get("space_file"), str):
-        raise InvalidInput(f"{path}: expected a 'space_file'; restore the file from a copy")
-    return run
+    found: dict[str, Any] = run if isinstance(run, dict) else {}
+    for key in ("space_file", _FROM_RUN):
+        if not isinstance(found.get(key), str):
+            raise InvalidInput(f"{path}: expected a '{key}'; restore the file from a copy")
+    return found
 
 
 def _digest(text: str) -> str:
@@ -174,6 +201,16 @@ def _differences(then: Any, now: Any, path: str) -> Iterator[str]:
             yield from _differences(a, b, f"{path}[{index}]")
     elif then != now:
         yield f"  {path}: the run has {_brief(then)}, now {_brief(now)}"
+
+
+def _renamed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A hint, if the parents are the same but are called differently."""
+    if set(then) == set(now) or sorted(then.values()) != sorted(now.values()):
+        return []
+    return [
+        "  the parents are the same, but the run's recipes know them by other paths: keep those, "
+        "with paths relative to the space file or symbolic links at the old places"
+    ]
 
 
 def _brief(value: Any) -> str:

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from typing import Any
 
 from evomerge.candidate import Scored
 from evomerge.errors import InvalidInput
-from evomerge.run.ledger import LedgerReader
+from evomerge.run.ledger import LEDGER, LedgerReader
+from evomerge.run.ledger_count import read_count
 from evomerge.seeding import generator
 
 HERE = Path(__file__).resolve().parent
@@ -35,13 +37,33 @@ def start(space: Path, run: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def evaluations(run: Path) -> int:
-    """How many evaluations are on record."""
+def outcomes(run: Path) -> dict[tuple[int, str], str]:
+    """What is on record; every checksum of it is checked."""
     try:
         with LedgerReader.open(run) as reader:
-            return len(reader.evaluations())
-    except InvalidInput:
-        return 0
+            return {
+                e.key: repr(e.outcome.results if isinstance(e.outcome, Scored) else e.outcome)
+                for e in reader.evaluations()
+            }
+    except InvalidInput:  # not created yet
+        return {}
+
+
+def counted(run: Path) -> int:
+    """How many outcomes have been acknowledged."""
+    found = read_count(run)
+    return 0 if found is None else found[1]
+
+
+def integrity(run: Path) -> str:
+    """What SQLite says about the file, read without changing it."""
+    if not (run / LEDGER).exists():
+        return "no ledger yet"
+    connection = sqlite3.connect(f"file:{run / LEDGER}?mode=ro", uri=True)
+    try:
+        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+    finally:
+        connection.close()
 
 
 def finish(space: Path, run: Path) -> None:
@@ -55,32 +77,38 @@ def finish(space: Path, run: Path) -> None:
 def digest(run: Path) -> dict[str, Any]:
     """What a run decided: hashes of all candidates, all outcomes, and of the saved model."""
     with LedgerReader.open(run) as reader:
-        outcomes = sorted(
-            (e.key, repr(e.outcome.results if isinstance(e.outcome, Scored) else e.outcome))
-            for e in reader.evaluations()
-        )
         candidates = repr(reader.candidates())
         winner = reader.meta("winner")
+    found = sorted(outcomes(run).items())
     model = (run / "best" / "model" / "model.safetensors").read_bytes()
     return {
         "winner": winner,
-        "evaluations": len(outcomes),
+        "evaluations": len(found),
         "candidates": hashlib.sha256(candidates.encode()).hexdigest()[:16],
-        "outcomes": hashlib.sha256(repr(outcomes).encode()).hexdigest()[:16],
+        "outcomes": hashlib.sha256(repr(found).encode()).hexdigest()[:16],
         "model": hashlib.sha256(model).hexdigest()[:16],
     }
 
 
 def kill_once(space: Path, run: Path, at: int, delay: float) -> dict[str, Any]:
     """Start or continue the run and kill its driver `delay` seconds after evaluation `at`."""
+    before = outcomes(run)
     process = start(space, run)
-    before = evaluations(run)
-    while process.poll() is None and evaluations(run) < at:
+    while process.poll() is None and counted(run) < at:
         time.sleep(0.02)
     time.sleep(delay)
+    acknowledged = counted(run)
     process.kill()
     process.communicate()
-    return {"from": before, "at": at, "delay": round(delay, 3), "recorded": evaluations(run)}
+    found = outcomes(run)
+    return {
+        "at": at,
+        "delay": round(delay, 3),
+        "recorded": len(found),
+        "lost": sum(key not in found for key in before) + max(0, acknowledged - len(found)),
+        "changed": sum(found.get(key) != outcome for key, outcome in before.items()),
+        "integrity": integrity(run),
+    }
 
 
 def main() -> None:
@@ -101,7 +129,14 @@ def main() -> None:
     kills = [kill_once(space, harmed, at, float(rng.uniform(0, 0.5))) for at in moments]
     finish(space, harmed)
     found = digest(harmed)
-    result = {"expected": expected, "found": found, "equal": found == expected, "kills": kills}
+    result = {
+        "expected": expected,
+        "found": found,
+        "equal": found == expected,
+        "lost": sum(kill["lost"] for kill in kills),
+        "changed": sum(kill["changed"] for kill in kills),
+        "kills": kills,
+    }
     (HERE / f"{space.stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
