@@ -43,6 +43,7 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
     """
     stored = run_dir / RESOLVED
     if stored.exists():
+        _run_file(run_dir)
         differences = list(_differences(read_resolved(run_dir), _normal(resolved), ""))
         if differences:
             more = len(differences) - _MOST
@@ -120,7 +121,8 @@ def read_resolved(run_dir: Path) -> dict[str, Any]:
     if not stored.exists():
         raise InvalidInput(f"{run_dir}: not a run directory: no {RESOLVED}; check the path")
     text = read_text(stored, max_mib=_MAX_MIB)
-    digest = _run_file(run_dir).get(_DIGEST)
+    # Without run.json a run can still be looked at, though not continued.
+    digest = _run_file(run_dir).get(_DIGEST) if (run_dir / _RUN_FILE).exists() else None
     if digest is not None and digest != _digest(text):
         raise InvalidInput(f"{stored}: damaged or edited; restore the file from a copy")
     value = yaml12.loads(text, str(stored))
