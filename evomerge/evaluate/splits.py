@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from evomerge.candidate import ItemSelection
 from evomerge.errors import InvalidInput, PreflightFailed
@@ -140,19 +141,55 @@ def _chunk(
     if size == len(items):
         return tuple(sorted(items))
     start = generation * size
-    ordered = sorted(items)  # the caller's order must not matter
-    held: list[str] = []  # of the chunk that the previous epoch began
-    for epoch in range((start + size - 1) // len(items) + 1):
-        order = generator(seed, "minibatch", task, epoch).permutation(len(items))
-        series = _let_ahead([ordered[index] for index in order], held, size)
+    ordered = tuple(sorted(items))  # the caller's order must not matter
+    epochs = _epochs(task, ordered, size, seed)
+    for epoch in range(start // len(items), (start + size - 1) // len(items) + 1):
+        held, series = epochs.at(epoch)
         offset = start - epoch * len(items)
         if 0 <= offset <= len(items) - size:
             return tuple(sorted(series[offset : offset + size]))
         if offset < 0:
             return tuple(sorted(held + series[: size - len(held)]))
-        begun = (epoch + 1) * len(items) % size
-        held = series[len(items) - begun :]
     raise AssertionError("the chunk starts in an epoch that was passed")
+
+
+class _Epochs:
+    """The permutations of one task, one after the other (stateful: the one reached last).
+
+    Each depends on the one before it, and a long search goes through thousands.
+    """
+
+    def __init__(self, task: str, ordered: tuple[str, ...], size: int, seed: int) -> None:
+        self._task = task
+        self._ordered = ordered
+        self._size = size
+        self._seed = seed
+        self._reached = -1
+        self._held: list[str] = []
+        self._series: list[str] = []
+
+    def at(self, epoch: int) -> tuple[list[str], list[str]]:
+        """The items of the chunk that the epoch before began, and the epoch's own series."""
+        if epoch < self._reached:
+            self._reached = -1
+        while self._reached < epoch:
+            self._advance()
+        return self._held, self._series
+
+    def _advance(self) -> None:
+        epoch, count = self._reached + 1, len(self._ordered)
+        begun = epoch * count % self._size
+        self._held = self._series[count - begun :] if epoch else []
+        order = generator(self._seed, "minibatch", self._task, epoch).permutation(count)
+        shuffled = [self._ordered[index] for index in order]
+        self._series = _let_ahead(shuffled, self._held, self._size)
+        self._reached = epoch
+
+
+@lru_cache(maxsize=64)
+def _epochs(task: str, ordered: tuple[str, ...], size: int, seed: int) -> _Epochs:
+    """Kept between generations; what it gives does not depend on what was asked before."""
+    return _Epochs(task, ordered, size, seed)
 
 
 def _let_ahead(series: list[str], held: list[str], size: int) -> list[str]:

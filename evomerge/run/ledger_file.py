@@ -240,7 +240,8 @@ class LedgerFile:
                     check_results(row, results, self.path)
         found = self.connection.execute("PRAGMA integrity_check").fetchone()[0]
         if found != "ok":
-            raise InvalidInput(f"{self.path}: the file is damaged ({found}); {remedy(self.path)}")
+            what = found.splitlines()[0]  # one of many lines, and they say little
+            raise InvalidInput(f"{self.path}: the file is damaged ({what}); {remedy(self.path)}")
 
 
 def read_only(path: Path) -> sqlite3.Connection:

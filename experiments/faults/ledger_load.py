@@ -21,8 +21,8 @@ from typing import Any
 
 from fake_search import ORDERED, drive, plan
 
-from evomerge import yaml12
 from evomerge.candidate import Candidate, Scored
+from evomerge.run.directory import open_directory
 from evomerge.run.ledger import LEDGER, Ledger, LedgerReader
 from evomerge.run.plan import RunPlan
 from evomerge.run.progress import Evaluated
@@ -101,7 +101,7 @@ def specification(run: Path, candidates: int) -> None:
             }
         ],
     }
-    (run / "spec.resolved.yaml").write_text(yaml12.dumps(content), encoding="utf-8")
+    open_directory(run, Path(__file__), content)
 
 
 def command(run: Path, *words: str) -> float:
@@ -141,8 +141,8 @@ def measure(candidates: int) -> dict[str, Any]:
     """One size: written, continued, looked at."""
     run = ROOT / "runs" / f"load-{candidates}"
     shutil.rmtree(run, ignore_errors=True)
-    whole = in_process("--start", run, candidates)
     specification(run, candidates)
+    whole = in_process("--start", run, candidates)
     size = (run / LEDGER).stat().st_size
     found = {
         "candidates": candidates,
