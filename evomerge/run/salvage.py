@@ -17,6 +17,8 @@ from evomerge.run.records import check_results, printable
 
 _DERIVED = ("first candidate", "decision", "winner", "seconds", "begin again at", "format")
 """Facts that continuing the run sets again, or can do without."""
+_CONCLUSIONS = ("decision", "winner")
+"""Those that rest on everything that was evaluated before."""
 _MOST_PROBES = 5000
 _LONGEST = 160
 
@@ -31,6 +33,8 @@ class Salvage:
     identity: str
     rows: dict[str, list[tuple[Row, Any]]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
+    work_lost: bool = False
+    """Whether a candidate or an evaluation is among it."""
 
 
 def salvaged(path: Path, *, in_order: bool) -> Salvage:
@@ -57,6 +61,9 @@ def salvaged(path: Path, *, in_order: bool) -> Salvage:
     _tell_missing(salvage, count)
     if in_order:
         _cut(salvage)
+    if salvage.work_lost:  # else the run would pass for finished, and nothing be evaluated again
+        facts = salvage.rows["meta"]
+        salvage.rows["meta"] = [fact for fact in facts if _kind(fact[0]) not in _CONCLUSIONS]
     return salvage
 
 
@@ -81,6 +88,7 @@ def _intact(
             if table == "meta":
                 raise _hopeless(path, "some of its facts cannot be read")
             salvage.lost.append(f"rows of {table} on a page that cannot be read")
+            salvage.work_lost |= table != "events"
             continue
         *values, found, results = stored
         row = tuple(values)
@@ -90,9 +98,15 @@ def _intact(
             yield row, results
             continue
         name = printable(row_name(table, row))
-        if table == "meta" and str(row[0]).rpartition(": ")[2] not in _DERIVED:
+        if table == "meta" and _kind(row) not in _DERIVED:
             raise _hopeless(path, f"{name} is damaged, and nothing else knows it")
         salvage.lost.append(name[:_LONGEST])
+        salvage.work_lost |= table in ("candidates", "evaluations")
+
+
+def _kind(fact: Row) -> str:
+    """The name of a fact without the stage it belongs to."""
+    return str(fact[0]).rpartition(": ")[2]
 
 
 def _whole(table: str, row: Row, results: object, path: Path) -> bool:
@@ -145,6 +159,7 @@ def _without_orphans(salvage: Salvage) -> None:
             kept.append((row, results))
         else:
             salvage.lost.append(f"{row_name('evaluations', row)}: its candidate is lost")
+            salvage.work_lost = True
     salvage.rows["evaluations"] = kept
 
 
@@ -152,6 +167,7 @@ def _tell_missing(salvage: Salvage, count: Count) -> None:
     last = max((row[0] for row, _ in salvage.rows["evaluations"]), default=0)
     if count is not None and count[0] == salvage.identity and count[1] > last:
         salvage.lost.append(f"evaluations that were counted last: {count[1] - last}")
+        salvage.work_lost = True
 
 
 def _cut(salvage: Salvage) -> None:

@@ -241,6 +241,9 @@ def test_a_repair_lists_what_it_drops_and_keeps_the_damaged_file(folder: Path) -
     assert len(done.lost) == 1
     assert "the evaluations row (candidate " in done.lost[0]
     assert done.copy == folder / "damaged-1"
+    with LedgerReader.open(folder) as reader:
+        assert reader.meta("winner") is None, "the next start must not take it for finished"
+        assert reader.meta("decision") is None
     assert (done.copy / LEDGER).read_bytes() == damaged
     events = list(drive(folder, small(), FakeWorkers()))
     assert sum(not e.replayed for e in events if isinstance(e, Evaluated)) == 1
