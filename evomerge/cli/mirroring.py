@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 
+from evomerge.candidate import SEARCH
 from evomerge.cli.viewing import viewed
 from evomerge.mirror.study import note, opened, write
 from evomerge.mirror.trials import mirror_studies
 from evomerge.report.recorded import read_run
 from evomerge.report.summarize import summarize
 from evomerge.report.terminal import status_lines, verdict_lines
+from evomerge.run.ledger import LedgerReader
 
 _WATCH_SECONDS = 5.0
 
@@ -23,9 +25,11 @@ def mirror_command(run: str, target: str, *, watch: bool) -> None:
             run_dir = view.look()
             driven = view.driven
             recorded = read_run(run_dir, driven=driven)
+            with LedgerReader.open(run_dir) as reader:
+                searched = reader.evaluations(SEARCH)
             summary = summarize(run_dir, driven=driven)
             text = _note((*status_lines(summary), *verdict_lines(summary)), summary.winner_recipe)
-            for study in mirror_studies(recorded, view.name):
+            for study in mirror_studies(recorded, searched, view.name):
                 added = write(study, storage)
                 if added:
                     print(f"{study.name}: {added} trials added", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from evomerge.cli.mirroring import mirror_command
 from evomerge.errors import EvomergeError, InvalidInput, RunLocked
 from evomerge.mergekit_yaml import dump_recipe
 from evomerge.mirror.study import opened
-from evomerge.mirror.trials import FITNESS, MOST_PARAMETERS, mirror_studies
+from evomerge.mirror.trials import FITNESS, MOST_PARAMETERS, MirrorStudy, mirror_studies
 from evomerge.recipe import Parameters, Recipe, Source
 from evomerge.report.recorded import read_run
 from evomerge.run.ledger import Ledger, LedgerReader
@@ -57,7 +57,14 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "spec.resolved.yaml").write_text(yaml12.dumps(json.loads(json.dumps(resolved()))))
+    place = {"space_file": str(tmp_path / "space.yaml"), "space_folder_from_run": ".."}
+    (folder / "run.json").write_text(json.dumps(place))
     return folder
+
+
+def studies(run: Path) -> tuple[MirrorStudy, ...]:
+    with LedgerReader.open(run) as reader:
+        return mirror_studies(read_run(run, driven=False), reader.evaluations("search"), "name")
 
 
 def trials(target: str, study: str = "run") -> list[FrozenTrial]:
@@ -154,7 +161,7 @@ def test_several_tasks_are_several_objectives(run: Path, tmp_path: Path) -> None
         yaml12.dumps(json.loads(json.dumps(resolved(goals=goals))))
     )
     record(run, scored(0.8, "t", "u"), RECIPE)
-    (study,) = mirror_studies(read_run(run, driven=False), "name")
+    (study,) = studies(run)
     assert study.metrics == (FITNESS, "t acc", "u perplexity")
     assert study.maximised == (True, True, False)
     assert study.trials[0].values == pytest.approx((0.5 * 0.8 - 0.5 * 0.4, 0.8, 0.4))
@@ -169,7 +176,7 @@ def test_many_parameters_become_their_means(run: Path) -> None:
     record(
         run, scored(1.0, "task"), Recipe("ties", models=tuple(Source(n, None, many) for n in names))
     )
-    (study,) = mirror_studies(read_run(run, driven=False), "name")
+    (study,) = studies(run)
     parameters = study.trials[0].parameters
     assert len(parameters) == MOST_PARAMETERS - 1
     assert parameters["mean weight org3/m"] == 0.25
