@@ -14,6 +14,7 @@ from typing import Any, Self, final
 from evomerge.candidate import Candidate, Outcome
 from evomerge.errors import DISK_FULL, EvomergeError, InvalidInput
 from evomerge.run.ledger_count import CountFile, check_count
+from evomerge.run.ledger_errors import explained
 from evomerge.run.ledger_file import LASTING, LedgerFile
 from evomerge.run.ledger_schema import COLUMNS, Row
 from evomerge.run.lock import RunLock
@@ -143,7 +144,7 @@ class Ledger:
         )
         clause = "ON CONFLICT (candidate, stage) DO NOTHING"
         self._lock.confirm()
-        counts = self._file.insert("evaluations", row, clause=clause, results=results)
+        counts = self._file.insert("evaluations", row, clause=clause, beside=results)
         if counts:
             self._counted = seq
             self._count.write(seq)
@@ -170,6 +171,7 @@ class Ledger:
         file, dropped = self._file, (before_seq,)
         facts = tuple(row[0] for row in file.rows("meta", "WHERE after >= ?", dropped))
         self._lock.confirm()
+        self._count.write(min(self._counted, before_seq - 1))  # before: it must never be too high
         with file.transaction():
             execute = file.connection.execute
             evaluations = execute("DELETE FROM evaluations WHERE seq >= ?", dropped).rowcount
@@ -199,7 +201,8 @@ class Ledger:
 
     def _last_seq(self) -> int:
         query = "SELECT coalesce(max(seq), 0) FROM evaluations"
-        return int(self._file.connection.execute(query).fetchone()[0])
+        with explained(self._file.path):
+            return int(self._file.connection.execute(query).fetchone()[0])
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and release the run directory."""
