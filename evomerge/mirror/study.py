@@ -15,6 +15,7 @@ from pathlib import Path
 
 from evomerge.errors import InvalidInput, PreflightFailed, RunLocked
 from evomerge.mirror.trials import METHOD, MirrorStudy, MirrorTrial
+from evomerge.plain_text import without_secrets
 from evomerge.run.replica.address import Address, is_address
 
 try:
@@ -37,7 +38,6 @@ except ImportError as missing:
     ) from missing
 
 SQLITE, JOURNAL = "sqlite:///", "journal:"
-_LOCK = "mirror"
 _KEY = "candidate"
 _MARK = "finished"
 """When the evaluation ended: another time means that the ledger was rewound since."""
@@ -58,7 +58,7 @@ def opened(target: str) -> Iterator[BaseStorage]:
 
         address = Address.parse(target)
         with Session.open(address) as session:
-            if not session.lock(_LOCK):
+            if not session.lock_mirror():
                 raise RunLocked(f"{address}: another evomerge mirror writes it; wait, or stop it")
             with _ended(_postgres(address)) as storage:
                 yield storage
@@ -66,11 +66,13 @@ def opened(target: str) -> Iterator[BaseStorage]:
     kind = next((kind for kind in (SQLITE, JOURNAL) if target.startswith(kind)), None)
     if kind is None or len(target) == len(kind):
         raise InvalidInput(
-            f"--to {target}: expected sqlite:///FILE, journal:FILE or postgresql://USER@HOST/DATABASE"
+            f"--to {without_secrets(target)}: expected sqlite:///FILE, journal:FILE or postgresql://USER@HOST/DATABASE"
         )
     path = Path(target.removeprefix(kind))
     if not path.parent.is_dir():
-        raise InvalidInput(f"--to {target}: no folder {path.parent}; make it first")
+        raise InvalidInput(
+            f"--to {without_secrets(target)}: no folder {path.parent}; make it first"
+        )
     with _only_writer(path):
         if kind == JOURNAL:
             yield _journal(path)

@@ -13,6 +13,7 @@ from typing import Any, Self, final
 
 from evomerge.candidate import Candidate, Outcome
 from evomerge.errors import DISK_FULL, EvomergeError, InvalidInput
+from evomerge.plain_text import without_secrets
 from evomerge.run.ledger_count import CountFile, check_count
 from evomerge.run.ledger_errors import explained
 from evomerge.run.ledger_file import LASTING, LedgerFile
@@ -246,8 +247,8 @@ class LedgerReader:
         path = run_dir / LEDGER
         if not path.is_file():
             raise InvalidInput(
-                f"{run_dir} is not a run directory: no {LEDGER} in it; give the directory that "
-                "'evomerge search --out' wrote"
+                f"{without_secrets(str(run_dir))} is not a run directory: no {LEDGER} in it; give "
+                "the directory that 'evomerge search --out' wrote"
             )
         return cls(LedgerFile.reading(path))
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.errors import InvalidInput
+from evomerge.plain_text import without_secrets
 from evomerge.run.ledger import LEDGER, Ledger, LedgerReader
 from evomerge.run.ledger_count import COUNT
 from evomerge.run.ledger_errors import explained
@@ -57,7 +58,9 @@ def repair(run_dir: Path, *, dry: bool, in_order: bool) -> Repair:
     """
     path = run_dir / LEDGER
     if not path.is_file():
-        raise InvalidInput(f"{run_dir}: there is no {LEDGER} to repair; check the path")
+        raise InvalidInput(
+            f"{without_secrets(str(run_dir))}: there is no {LEDGER} to repair; check the path"
+        )
     lock = RunLock.acquire(run_dir)
     try:
         if not unfinished_repair(path).exists():

@@ -204,6 +204,7 @@ def test_what_a_killed_writer_left_is_healed(run: Path, tmp_path: Path) -> None:
     ("target", "problem"),
     [
         ("x.db", "expected sqlite:///FILE, journal:FILE or postgresql:"),
+        ("mysql://u:se/cret@h/db", r"--to mysql://\*\*\*@h/db: expected sqlite:///FILE"),
         ("sqlite:///", "expected sqlite:///FILE"),
         ("sqlite:////no/such/folder/x.db", "no folder /no/such/folder; make it first"),
     ],
