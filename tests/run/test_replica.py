@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evomerge.candidate import Candidate, Failed, Outcome
-from evomerge.errors import InvalidInput, RunLocked
+from evomerge.errors import InvalidInput, RunLocked, StorageTrouble
 from evomerge.plain_text import without_secrets
 from evomerge.run.directory import read_resolved
 from evomerge.run.ledger import LEDGER, Ledger, LedgerMismatch, LedgerReader
@@ -31,7 +31,7 @@ from evomerge.run.replica.address import Address
 from evomerge.run.replica.copier import Copier
 from evomerge.run.replica.holding import Holding
 from evomerge.run.replica.rows import FILE_NAMES, KEYS, Sealed, inventory, rows
-from evomerge.run.replica.session import Session, StorageTrouble
+from evomerge.run.replica.session import Session
 from evomerge.run.replica.watching import SharedRun, shared_runs
 from tests.postgres import PASSWORD, Server
 from tests.run.fakes import FakeWorkers, drive, plan

@@ -11,14 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
-from evomerge.errors import EvomergeError, Interrupted, InvalidInput, RunLocked
+from evomerge.errors import EvomergeError, Interrupted, InvalidInput, RunLocked, StorageTrouble
 from evomerge.plain_text import one_line
 from evomerge.run.ledger import LEDGER, LedgerMismatch
 from evomerge.run.ledger_file import LedgerFile
 from evomerge.run.replica.address import Address
 from evomerge.run.replica.holding import Holding
 from evomerge.run.replica.rows import Inventory, Sealed, file_rows, inventory, rows
-from evomerge.run.replica.session import StorageTrouble
 
 _EVERY = 1.0
 _SHARE = 20.0

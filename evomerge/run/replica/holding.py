@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, final
 
-from evomerge.errors import InvalidInput, RunLocked
+from evomerge.errors import InvalidInput, RunLocked, StorageTrouble
 from evomerge.run.ledger import LEDGER, LedgerMismatch
 from evomerge.run.ledger_count import COUNT
 from evomerge.run.ledger_errors import explained
@@ -30,7 +30,7 @@ from evomerge.run.replica.rows import (
     inventory,
     put,
 )
-from evomerge.run.replica.session import RunLine, Session, StorageTrouble
+from evomerge.run.replica.session import RunLine, Session
 
 _RUN_FILE = "run.json"
 _OURS: Final = {"LOCK", "logs", LEDGER, COUNT, f".{LEDGER}.tmp", f"{LEDGER}-wal", f"{LEDGER}-shm"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, final
 
-from evomerge.errors import EvomergeError, PreflightFailed
+from evomerge.errors import PreflightFailed, StorageTrouble
 from evomerge.run.ledger_schema import FORMAT
 from evomerge.run.replica.address import Address
 from evomerge.run.replica.rows import Inventory, Key, Sealed
@@ -56,12 +56,6 @@ _SERVER_PATIENCE = {
     "tcp_keepalives_count": "4",
     "statement_timeout": "120s",
 }
-
-
-class StorageTrouble(EvomergeError):
-    """The database cannot be used now; trying again may help; exit code 3."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)
