@@ -15,6 +15,7 @@ from typing import Any
 from evomerge import yaml12
 from evomerge.consent import Consent, differences
 from evomerge.errors import InvalidInput
+from evomerge.plain_text import without_secrets
 from evomerge.run.lock import RunLock
 from evomerge.text_files import read_text
 
@@ -119,7 +120,8 @@ def read_resolved(run_dir: Path) -> dict[str, Any]:
     """
     stored = run_dir / RESOLVED
     if not stored.exists():
-        raise InvalidInput(f"{run_dir}: not a run directory: no {RESOLVED}; check the path")
+        place = without_secrets(str(run_dir))
+        raise InvalidInput(f"{place}: not a run directory: no {RESOLVED}; check the path")
     text = read_text(stored, max_mib=_MAX_MIB)
     # Without run.json a run can still be looked at, though not continued.
     digest = _run_file(run_dir).get(_DIGEST) if (run_dir / _RUN_FILE).exists() else None
