@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ _DERIVED = ("first candidate", "decision", "winner", "seconds", "begin again at"
 """Facts that continuing the run sets again, or can do without."""
 _CONCLUSIONS = ("decision", "winner")
 """Those that rest on everything that was evaluated before."""
+_UNREADABLE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _MOST_PROBES = 5000
 _LONGEST = 160
 
@@ -50,16 +52,18 @@ def salvaged(path: Path, *, in_order: bool) -> Salvage:
         InvalidInput: a fact is lost that only the ledger knew, or nothing can be read.
     """
     count = read_count(path.parent)
-    connection = read_only(path)
     try:
-        salvage = Salvage(_identity(connection, path, count))
-        for table in COLUMNS:
-            salvage.rows[table] = list(_intact(connection, table, salvage, path))
-        salvage.last_event = _last_event(connection, salvage.last_event)
-    except sqlite3.OperationalError as error:  # no such table: the schema itself is damaged
+        with closing(read_only(path)) as connection:
+            salvage = Salvage(_identity(connection, path, count))
+            for table in COLUMNS:
+                salvage.rows[table] = list(_intact(connection, table, salvage, path))
+            salvage.last_event = _last_event(connection, salvage.last_event)
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message
+        raise _hopeless(path, "its tables cannot be found") from error
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in _UNREADABLE:
+            raise
         raise _hopeless(path, f"its tables cannot be found ({error})") from error
-    finally:
-        connection.close()
     _without_orphans(salvage)
     _tell_missing(salvage, count)
     if in_order:

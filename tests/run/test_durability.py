@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import InvalidInput
@@ -178,6 +178,9 @@ def test_a_flipped_byte_never_changes_the_result(name: str, place: float, bits: 
 
 @settings(deadline=None, max_examples=60)
 @given(place=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255))
+@example(place=0.0625, bits=1)  # these three leave a schema or a page that SQLite cannot read
+@example(place=0.06640625, bits=128)
+@example(place=0.3342313471863645, bits=1)
 def test_a_flipped_byte_of_a_finished_run_never_changes_it(place: float, bits: int) -> None:
     files = dict(finished_files())
     data = bytearray(files[LEDGER])
