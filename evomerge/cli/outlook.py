@@ -71,10 +71,10 @@ def _problems(outlook: Outlook) -> Iterator[str]:
     disk = disk_problem(place.run_dir, outlook.built.needs.saved, outlook.ledger)
     if disk is not None:
         yield disk
-    if place.cluster is None and needs.driver + needs.worker > place.memory.free:
+    if place.cluster is None and needs.worker > place.memory.free:
         yield (
-            f"memory: one worker needs {needs.worker / _GB:.2f} GB beside {needs.driver / _GB:.2f} "
-            f"of the driver, {place.memory.free / _GB:.2f} GB are free{_whose(place.memory)}: "
+            f"memory: one worker needs {needs.worker / _GB:.2f} GB, "
+            f"{place.memory.free / _GB:.2f} GB are free{_whose(place.memory)}: "
             "close other programs, merge smaller models, or lower objective.batch_size"
         )
     if place.cluster and not outlook.fitting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from evomerge.run.forecast import forecast
 from evomerge.run.machine import cores, free_disk, memory
 from evomerge.run.needs import MemoryNeeds, estimated_memory, ledger_bytes
 from evomerge.run.plan import StagePlan
-from evomerge.run.pools.ray_nodes import Node, cluster_nodes
+from evomerge.run.pools.ray_address import LOCAL, VARIABLE
+from evomerge.run.pools.ray_nodes import Node, cluster_nodes, room
 from evomerge.run.process_memory import held
 from evomerge.run.spaces import checked_stages, space_notices
 from evomerge.space import SearchSpace
@@ -84,12 +86,18 @@ def look_ahead(request: PlanRequest) -> Outlook:
     check_consent(run_dir, consent)
     stages = checked_stages(file, request.space, consent)
     stored = stored_stages(run_dir)
+    cluster, problems = _cluster(request.address or os.environ.get(VARIABLE))
     built = build_run(
-        file, stages, request.space, workers=request.workers, stored=stored, consent=consent
+        file,
+        stages,
+        request.space,
+        workers=request.workers,
+        room=None if cluster is None else _room(cluster, file.threads),
+        stored=stored,
+        consent=consent,
     )
     before = time.time() - psutil.Process().create_time()
     driver = held().own
-    cluster, problems = _cluster(request.address or os.environ.get("RAY_ADDRESS"))
     calibration = None
     if not request.quick:
         try:
@@ -144,13 +152,18 @@ def _memory_needs(built: BuiltRun, driver: int, measured: Calibration | None) ->
 
 
 def _cluster(address: str | None) -> tuple[tuple[Node, ...] | None, list[str]]:
-    """The nodes at an address and what is wrong with it; None without an address."""
-    if address is None:
+    """The nodes at an address and what is wrong with it; None where only this machine works."""
+    if address is None or address == LOCAL:
         return None, []
     try:
         return cluster_nodes(address), []
     except EvomergeError as error:
         return (), list(error.problems)
+
+
+def _room(cluster: tuple[Node, ...], threads: int) -> Callable[[int], int]:
+    """Given the bytes of a worker, how many a search would start on these nodes; at least one."""
+    return lambda size: max(1, sum(room(node, threads, size) for node in cluster))
 
 
 def _place(run_dir: Path, cluster: tuple[Node, ...] | None, threads: int) -> Place:

@@ -45,8 +45,11 @@ class MemoryNeeds:
         return self.shared + self.driver + workers * self.worker
 
     def fitting(self, free: int) -> int:
-        """How many workers find room in `free` bytes; mapped files count, lest they be reread."""
-        return max(0, (free - self.shared - self.driver) // self.worker)
+        """How many workers find room in `free` bytes; mapped files count, lest they be reread.
+
+        The driver does not: it runs while `free` is read, so what it holds is no longer free.
+        """
+        return max(0, (free - self.shared) // self.worker)
 
 
 def estimated_memory(needs: Footprint, driver: int) -> MemoryNeeds:

@@ -154,7 +154,7 @@ def placed(outlook: Outlook, **changes: Any) -> Outlook:
 
 def test_too_many_workers_are_a_warning(outlook: Outlook) -> None:
     need = outlook.memory
-    room = need.shared + need.driver + 2 * need.worker
+    room = need.shared + 2 * need.worker
     found = placed(outlook, memory=Memory(room, room), cores=4)
     assert found.problems == ()
     assert found.warnings == ("memory: 4 workers do not fit, 2 do: use --workers 2",)
@@ -175,6 +175,37 @@ def test_nodes_of_a_cluster_and_gpus(outlook: Outlook) -> None:
     assert "a merged model needs" in small.problems[0]
     full = placed(outlook, cache_free=-1, memory=Memory(64 * GB, 64 * GB), cores=4)
     assert full.warnings[0].startswith("cache: up to 0.00 GB")
+
+
+def test_memory_that_the_driver_holds_is_not_asked_of_what_is_free(outlook: Outlook) -> None:
+    need = replace(outlook.memory, driver=8 * GB)
+    free = need.shared + need.worker
+    found = placed(replace(outlook, memory=need), memory=Memory(16 * GB, free))
+    assert found.problems == ()
+    assert found.fitting == 1
+    assert need.total(1) == free + 8 * GB
+
+
+def test_a_plan_for_a_cluster_has_the_workers_that_a_search_would_start(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = (Node("a", 64, 0, 64 * GB), Node("b", 16, 0, 64 * GB), Node("head", 0, 0, 64 * GB))
+    monkeypatch.setattr(plan, "cluster_nodes", lambda _address: nodes)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def planned(address: str | None, workers: int | None = None) -> Outlook:
+        request = plan.PlanRequest(
+            space(), None, None, None, workers, address, (), True, AllowFlags()
+        )
+        return plan.look_ahead(request)
+
+    found = planned("head:6379")
+    assert found.built.workers == found.expected.workers == found.fitting > 8
+    assert not [line for line in found.warnings if line.startswith("cluster")]
+    assert planned("head:6379", workers=3).expected.workers == 3
+    assert planned("local").expected.workers == planned(None).expected.workers <= 8
+    monkeypatch.setattr(plan, "cluster_nodes", lambda _address: nodes[2:])
+    assert planned("head:6379").expected.workers == 1
 
 
 def test_a_dead_cluster_is_a_problem(evomerge: Run, space: Space) -> None:

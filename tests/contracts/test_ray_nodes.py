@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from evomerge.candidate import Lost
 from evomerge.errors import Interrupted, PreflightFailed
 from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.pools.ray import ray_pool
@@ -64,6 +66,22 @@ def test_an_error_of_the_only_usable_node_is_the_runs(cluster: RayCluster) -> No
             PreflightFailed, match=r"node \S+: parent 'math' has 30 layers|torch: 9"
         ):
             poll_for_ever(pool)
+
+
+def test_the_only_usable_node_is_asked_again_after_a_failed_start(
+    cluster: RayCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    again, ready = RayCluster.join(cluster.address), tmp_path / "ready"
+    ready.touch()
+    factory = FakeFactory(f"only {ready}")
+    with ray_pool(factory, 1, cluster=again, deadline=patient) as pool:
+        killer = assignment(1, "kill once", str(tmp_path / "marker"))
+        assert isinstance(all_answers(pool, [killer])[1].outcome, Lost)
+        pool.submit(killer)
+        while "this machine has no parents" not in caplog.text:
+            assert pool.poll(0.5) == ()
+        ready.touch()
+        assert all_answers(pool, ())[1].outcome == expected(killer)
 
 
 def test_a_pool_without_any_place_says_so_and_the_run_can_be_continued(

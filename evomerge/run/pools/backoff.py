@@ -53,7 +53,7 @@ class Backoff:
         If none ever was, a user's error ends it as soon as no other worker is `starting`, or at its
         second time, because the next worker would say the same; anything else at the third time in
         a row. Later, whatever it is may pass (a file server restarts), so it takes half an hour.
-        If the next one will be `elsewhere`, which happens once per node, this was no strike.
+        If the next one will be `elsewhere`, which a node causes a few times, this was no strike.
         """
         if failure.elsewhere:
             self._wait(place, now, _AFTER_FAILED_START, 1)

@@ -14,11 +14,14 @@ from evomerge.errors import EvomergeError, Interrupted, PreflightFailed
 from evomerge.run.pool import Deadline, WorkerFactory, WorkerPool
 from evomerge.run.pools import ray_actor
 from evomerge.run.pools.ray_cluster import RayCluster
-from evomerge.run.pools.serving import Message, StartFailure, one_line
+from evomerge.run.pools.ray_refusals import Refusals
+from evomerge.run.pools.serving import Message, Started, StartFailure, one_line
 from evomerge.run.pools.supervised import START_DEADLINE, Gone, SupervisedPool
 from evomerge.run.resources import WorkerResources
 
 _NODE_LABEL = "ray.io/node-id"
+_GLANCE = 5.0
+"""Seconds between looks at whether a node may be asked again."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +37,9 @@ def ray_pool(
 ) -> SupervisedPool[RayMember]:
     """Ask a Ray cluster for `size` workers; those that do not fit yet join when there is room.
 
-    Every node needs this evomerge, and the parents under the same paths. One that lacks either is
-    named and gets no more workers; when no other is left, its error is the run's.
+    Every node needs this evomerge, and the parents under the same paths. One with other software is
+    named and gets no more workers. One where a worker cannot start for another reason is named and
+    asked again after a minute, then after two, up to fifteen, or as soon as no other is left.
 
     Args:
         factory: makes a worker in its process.
@@ -57,12 +61,20 @@ def ray_pool(
 class RayMember:
     """The driver's view of one actor, and the answer that is awaited from it."""
 
-    def __init__(self, transport: RayTransport, actor: Any) -> None:
+    def __init__(self, transport: RayTransport) -> None:
         self._transport = transport
-        self._actor = actor
         self._node: str | None = None
         self._host = ""
-        self.awaited: Any = actor.site.remote()
+        self._ask()
+
+    def _ask(self) -> None:
+        self._actor, self.avoided = self._transport.actor()
+        self.awaited: Any = self._actor.site.remote()
+
+    def ask_again(self) -> None:
+        """Wait for a place on the nodes that are open now: Ray keeps what an actor avoids."""
+        self.kill()
+        self._ask()
 
     @property
     def placed(self) -> bool:
@@ -96,6 +108,8 @@ class RayMember:
                 self.check()
             return refusal
         message: Message = answer
+        if isinstance(message, Started):
+            self._transport.refusals.welcome(self._node)
         if isinstance(message, StartFailure) and message.error is not None:
             return self._transport.refused(self._node, self._host, message)
         return message
@@ -116,7 +130,7 @@ class RayTransport:
         self.factory = pickle.dumps(factory)
         self._cluster = cluster
         self._software = ray_actor.software()
-        self._refused: set[str] = set()
+        self.refusals = Refusals()
         try:
             self._resources = cluster.decided(resources)
             cluster.check(self._resources)
@@ -129,7 +143,12 @@ class RayTransport:
 
     def launch(self, place: int) -> RayMember:  # noqa: ARG002 - Ray finds the place
         """Ask for an actor."""
-        others = {_NODE_LABEL: f"!in({','.join(sorted(self._refused))})"} if self._refused else None
+        self._open()
+        return RayMember(self)
+
+    def actor(self) -> tuple[Any, frozenset[str]]:
+        """A new actor, which waits for a place, and the nodes that it avoids as long as it does."""
+        closed = self.refusals.closed(time.monotonic())
         # Ray's own restarts and retries wait for ever once capacity is gone: the pool does both.
         options = self._actor.options(
             num_cpus=self._resources.cpus,
@@ -138,12 +157,20 @@ class RayTransport:
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy="SPREAD",
-            label_selector=others,
+            label_selector={_NODE_LABEL: f"!in({','.join(sorted(closed))})"} if closed else None,
         )
-        return RayMember(self, options.remote())
+        return options.remote(), closed
 
     def wait(self, members: Sequence[RayMember], timeout: float) -> Sequence[RayMember]:
         """The members whose answer has arrived."""
+        avoiding = [member for member in members if member.avoided and not member.placed]
+        if avoiding:
+            self._open()
+            closed = self.refusals.closed(time.monotonic())
+            for member in avoiding:
+                if not member.avoided <= closed:
+                    member.ask_again()
+            timeout = min(timeout, _GLANCE)
         asked = {member.awaited: member for member in members if member.awaited is not None}
         if not asked:
             time.sleep(timeout)
@@ -155,12 +182,15 @@ class RayTransport:
     def no_room(self, seconds: float) -> EvomergeError | None:
         """The error that ends the run, or None to wait on, after `seconds` without any worker."""
         line = f"Ray at {self._cluster.address} had no room for a worker in {seconds:g} s"
+        known = self.refusals.last
+        refused = "" if known is None else f"; the last node to fail: {known}"
         if self._cluster.autoscaling():
-            _log.warning("%s; waiting on for the cluster to start nodes", line)
+            _log.warning("%s; waiting on for the cluster to start nodes%s", line, refused)
             return None
         return Interrupted(
             f"{line} (each takes {self._resources}): other jobs hold the nodes, or the nodes are "
-            "gone; finished work is saved, and the same command continues when there is room"
+            f"gone or refused{refused}; finished work is saved, and the same command continues "
+            "when there is room"
         )
 
     def refusal(
@@ -177,17 +207,32 @@ class RayTransport:
             return None
         fix = "install the same versions on all nodes"
         line = f"node {host} has other software ({'; '.join(differing)}); {fix}"
-        return self.refused(node, "", StartFailure((line,), PreflightFailed))
+        return self.refused(node, "", StartFailure((line,), PreflightFailed), for_good=True)
 
-    def refused(self, node: str, host: str, failure: StartFailure) -> StartFailure:
-        """The failure after which a node gets no more workers, if there are others."""
-        self._refused.add(node)
-        offers = self._cluster.offers()
-        if host and len(offers) > 1:
-            named = tuple(f"node {host}: {problem}" for problem in failure.problems)
-            failure = replace(failure, problems=named)
-        others = [offer for name, offer in offers.items() if name not in self._refused]
-        return replace(failure, elsewhere=any(self._resources.fits(offer) for offer in others))
+    def refused(
+        self, node: str, host: str, failure: StartFailure, *, for_good: bool = False
+    ) -> StartFailure:
+        """The failure after which a node gets no workers for a while, if there are others.
+
+        One that keeps failing while the others are full is a failure like any other.
+        """
+        problems = failure.problems
+        if host:
+            problems = tuple(f"node {host}: {problem}" for problem in problems)
+        self.refusals.add(node, " ".join(problems), time.monotonic(), for_good=for_good)
+        if len(self._cluster.offers()) > 1:
+            failure = replace(failure, problems=problems)
+        others = self._open()
+        return replace(failure, elsewhere=bool(others) and not self.refusals.lasting(node))
+
+    def _open(self) -> frozenset[str]:
+        """The nodes that may get a worker; if there are none, those whose trouble may pass will."""
+        offers = self._cluster.offers().items()
+        fitting = [node for node, offer in offers if self._resources.fits(offer)]
+        found = self.refusals.open_of(fitting, time.monotonic())
+        if not found:
+            self.refusals.forgive()
+        return found
 
     def close(self) -> None:
         """Leave the cluster."""
