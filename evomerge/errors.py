@@ -72,5 +72,11 @@ class DiskFull(Interrupted):
         return cls(f"{where}: no space left; free some space and run the same command again")
 
 
+class StorageTrouble(EvomergeError):
+    """A database cannot be used now; trying again may help; exit code 3."""
+
+    exit_code = 3
+
+
 class BuildFailed(EvomergeError):
     """A merge that cannot be built or used: NaN in a merged tensor, a failed verification."""

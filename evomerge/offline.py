@@ -1,4 +1,7 @@
-"""Keeps this process and its children off the network: nothing is sent, nothing is fetched."""
+"""Keeps this process and its children to themselves: nothing is sent, fetched or found lying about.
+
+A search may be started in a folder that came from a stranger; Python files in it are not imported.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ _SETTINGS = {
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONSAFEPATH": "1",
 }
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 

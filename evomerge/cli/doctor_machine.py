@@ -14,9 +14,10 @@ _LEAST_FILES = 256
 _FEW_FILES = 1024
 _SWAPPED = 0.5 * GB
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_COLUMNS = 6
+_COLUMNS = 8
 QUERY = (
-    "--query-gpu=name,memory.total,memory.free,compute_cap,driver_version,mig.mode.current",
+    "--query-gpu=index,uuid,name,memory.total,memory.free,compute_cap,driver_version,"
+    "mig.mode.current",
     "--format=csv,noheader,nounits",
 )
 """What to ask nvidia-smi; memory comes in MiB."""
@@ -79,6 +80,8 @@ def open_files(limit: int) -> Finding:
 class Gpu:
     """One line of nvidia-smi; memory in bytes."""
 
+    index: str
+    uuid: str
     name: str
     total: float
     free: float
@@ -86,37 +89,52 @@ class Gpu:
     driver: str
     mig: bool
 
+    def named(self, visible: Sequence[str]) -> bool:
+        """Whether names as in CUDA_VISIBLE_DEVICES mean this card, or perhaps a slice of it.
+
+        Those are its index, the beginning of its uuid, or the uuid of a MIG device, which does not
+        tell its card.
+        """
+        return any(
+            name == self.index
+            or (name.startswith("GPU-") and self.uuid.startswith(name))
+            or (name.startswith("MIG-") and self.mig)
+            for name in visible
+        )
+
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
     """The GPUs in the answer to `QUERY`; lines that cannot be read are left out."""
     found: list[Gpu] = []
     for line in text.splitlines():
         parts = [part.strip() for part in line.split(",")]
-        if len(parts) != _COLUMNS or not parts[1].isdigit() or not parts[2].isdigit():
+        if len(parts) != _COLUMNS or not parts[3].isdigit() or not parts[4].isdigit():
             continue
-        total, free = (int(part) * 2.0**20 for part in parts[1:3])
-        found.append(Gpu(parts[0], total, free, parts[3], parts[4], parts[5] == "Enabled"))
+        index, uuid, name, *sizes, capability, driver, mig = parts
+        total, free = (int(size) * 2.0**20 for size in sizes)
+        found.append(Gpu(index, uuid, name, total, free, capability, driver, mig == "Enabled"))
     return tuple(found)
 
 
 def gpus(
     visible: Sequence[str], found: Sequence[Gpu], processes: str, architectures: Sequence[str]
 ) -> Iterator[Finding]:
-    """GPUs, what is free on them, and who holds the rest.
+    """The GPUs that this process may use, what is free on them, and who holds the rest.
 
     Args:
-        visible: the GPUs that this process may use.
-        found: what nvidia-smi says.
+        visible: their names as in CUDA_VISIBLE_DEVICES.
+        found: what nvidia-smi says, which lists the others too.
         processes: nvidia-smi's answer to `PROCESSES`.
         architectures: those that torch was built for, such as "sm_90"; empty if unknown.
     """
     if not visible:
         yield Finding("gpus", "none; searches run on CPUs")
         return
-    if not found:
+    used = [gpu for gpu in found if gpu.named(visible)]
+    if not used:
         yield Finding("gpus", f"{len(visible)}; nvidia-smi says nothing about them")
         return
-    for gpu in found:
+    for gpu in used:
         mig = ", MIG (name its devices in CUDA_VISIBLE_DEVICES)" if gpu.mig else ""
         text = (
             f"{gpu.name}, {gpu.free / GB:.1f} of {gpu.total / GB:.1f} GB free, compute capability "
@@ -144,14 +162,26 @@ def _process(line: str) -> str:
 
 
 def _supported(capability: str, architectures: Sequence[str]) -> bool:
-    """Binary code runs on the same major capability; code for an older one may be translated."""
+    """Whether one of the builds runs on a card; an unreadable capability may be any.
+
+    Binary code (sm_86) runs on its own major capability from its minor on. Intermediate code
+    (compute_86) is translated for every card from its capability on, unless it uses what only one
+    family of cards has (compute_90a).
+    """
     major, _, minor = capability.partition(".")
-    built = [name.removeprefix("sm_").rstrip("af") for name in architectures if "sm_" in name]
-    if any(name.startswith("compute_") for name in architectures):
+    if not (major.isdigit() and minor.isdigit()):
         return True
-    return any(
-        name[:-1] == major and int(name[-1]) <= int(minor or 0) for name in built if name.isdigit()
-    )
+    card = (int(major), int(minor))
+    for architecture in architectures:
+        kind, _, number = architecture.partition("_")
+        digits = number.rstrip("af")
+        if len(digits) < 2 or not digits.isdigit():
+            continue
+        built = (int(digits[:-1]), int(digits[-1]))
+        portable = kind == "compute" and digits == number
+        if built <= card and (portable or built[0] == card[0]):
+            return True
+    return False
 
 
 def torch_and_driver(

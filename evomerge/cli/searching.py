@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.cli.live import watch
 from evomerge.cli.overrides import run_overrides
 from evomerge.cli.stopping import Stopping
-from evomerge.errors import Interrupted, InvalidInput, NothingBetter
+from evomerge.errors import InvalidInput, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
 from evomerge.report.summarize import summarize
@@ -83,7 +83,7 @@ def search_command(
     ):
         built, notices = _built(request, file, run_dir, workplace)
         resumed = open_directory(run_dir, request.space, built.resolved)
-        with Ledger.open(run_dir) as ledger, replica.copying() if replica else nullcontext():
+        with Ledger.open(run_dir) as ledger, _copied(replica):
             if resumed:
                 console.print(f"continuing {run_dir}", highlight=False)
             for line in notices:
@@ -155,6 +155,7 @@ def _drive(
             spec,
             built.workers,
             deadline=deadlines,
+            mapped=built.needs.mapped + built.needs.cache + built.needs.nested,
             logs=ledger.folder / "logs",
             folders=folders,
             root=spec.root,
@@ -172,12 +173,26 @@ def _drive(
         search = Search(built.plan, ledger, evaluations)
         if replica is not None:
             replica.attach(stop)
-        try:
-            watch(search.run(), built.plan.budget, console)
-        except Interrupted:
-            if replica is not None and replica.lost is not None:
-                raise replica.lost from None
-            raise
+        watch(search.run(), built.plan.budget, console)
+    if replica is not None and replica.lost is not None:
+        raise replica.lost
+
+
+@contextmanager
+def _copied(replica: Copier | None) -> Iterator[None]:
+    """Copy to the shared storage, if there is one.
+
+    That another driver has taken the run is the reason for whatever this one stopped with.
+    """
+    if replica is None:
+        yield
+        return
+    try:
+        with replica.copying():
+            yield
+    finally:
+        if replica.lost is not None:
+            raise replica.lost
 
 
 @contextmanager

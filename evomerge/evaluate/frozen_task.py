@@ -114,8 +114,9 @@ class FrozenTask:
             self._task.apply_filters()
 
     def process_results(self, doc: Any, results: list[Any]) -> Any:
-        """The task's metrics of one document."""
-        return self._task.process_results(doc, results)
+        """The task's metrics of one document, which can have patterns, too; raises Exhausted."""
+        with limited(_FILTER_SECONDS):
+            return self._task.process_results(doc, results)
 
     def doc_to_target(self, doc: Any) -> Any:
         """The right answer, for the log."""

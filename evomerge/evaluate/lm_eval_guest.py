@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import datasets
+import fsspec
 import lm_eval.api.model
 import lm_eval.api.task
 import lm_eval.utils
@@ -20,6 +21,8 @@ from evomerge.evaluate.sandbox import Sandbox
 
 PYTHON_SEED = 0
 """What lm-eval seeds Python's generator with; numpy and torch get the evaluator's seed."""
+
+_REMOTE = ("http", "https", "ftp", "sftp", "ssh", "s3", "s3a", "gs", "gcs", "az", "abfs", "smb")
 
 
 def prepare() -> None:
@@ -36,6 +39,16 @@ def prepare() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    for protocol in _REMOTE:
+        fsspec.register_implementation(protocol, _NoNetwork, clobber=True)
+
+
+class _NoNetwork(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """Stands for every remote file system: a data set's own files can name addresses, too."""
+
+    def __init__(self, *arguments: object, **settings: object) -> None:
+        del arguments, settings
+        raise PermissionError("data sets are read from local files only: nothing is fetched")
 
 
 @contextlib.contextmanager

@@ -190,6 +190,7 @@ def _data_problems(fields: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(arguments, Mapping):
         yield f"dataset_kwargs: expected a mapping, got {arguments!r}; write {{data_files: ...}}"
         return
+    yield from _remote_problems(fields, arguments)
     if not any(fields.get(key) for key in _EVALUATED):
         yield "neither test_split nor validation_split is given; name the split to evaluate"
     if not fields.get("dataset_path") and not fields.get("custom_dataset"):
@@ -228,6 +229,26 @@ def _entries(files: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _entries(entry, f"{key}[{index}]")
     elif files is not None:
         yield key, str(files)
+
+
+def _remote_problems(fields: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each address in `arguments`; files of known builders have lines of their own."""
+    own = "dataset_kwargs.data_files" if fields.get("dataset_path") in BUILDERS else "\n"
+    for key, value in _texts(arguments, "dataset_kwargs"):
+        if "://" in value and not key.startswith(own):
+            yield f"{key}: {value} is not local; nothing is fetched: download it and name the file"
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every text below `value`, with its place."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _texts(entry, f"{key}.{name}")
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _texts(entry, f"{key}[{index}]")
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _file_problems(key: str, entry: str) -> Iterator[str]:

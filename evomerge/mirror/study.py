@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from evomerge.errors import InvalidInput, PreflightFailed, RunLocked
+from evomerge.errors import InvalidInput, PreflightFailed, RunLocked, StorageTrouble
 from evomerge.mirror.trials import METHOD, MirrorStudy, MirrorTrial
+from evomerge.plain_text import without_secrets
 from evomerge.run.replica.address import Address, is_address
 
 try:
@@ -37,7 +38,6 @@ except ImportError as missing:
     ) from missing
 
 SQLITE, JOURNAL = "sqlite:///", "journal:"
-_LOCK = "mirror"
 _KEY = "candidate"
 _MARK = "finished"
 """When the evaluation ended: another time means that the ledger was rewound since."""
@@ -49,16 +49,34 @@ def opened(target: str) -> Iterator[BaseStorage]:
 
     Raises:
         InvalidInput: no such form, or a folder that does not exist.
-        StorageTrouble, PreflightFailed: the database cannot be used.
+        StorageTrouble: the database cannot be used now; also for what is done inside.
+        PreflightFailed: a package is missing.
         RunLocked: another mirror is being written there.
     """
+    try:
+        with _opened(target) as storage:
+            yield storage
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__  # the outer ones quote whole statements
+        text = (str(cause).splitlines() or [type(cause).__name__])[0]
+        address = Address.parse(target) if is_address(target) else None
+        raise StorageTrouble(
+            f"--to {address or without_secrets(target)}: "
+            f"{address.hidden(text) if address else text}; check the URL, the server and the disk"
+        ) from None  # what the library says may quote the password
+
+
+@contextmanager
+def _opened(target: str) -> Iterator[BaseStorage]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if is_address(target):
         from evomerge.run.replica.session import Session  # noqa: PLC0415 - psycopg is optional
 
         address = Address.parse(target)
         with Session.open(address) as session:
-            if not session.lock(_LOCK):
+            if not session.lock_mirror():
                 raise RunLocked(f"{address}: another evomerge mirror writes it; wait, or stop it")
             with _ended(_postgres(address)) as storage:
                 yield storage
@@ -66,11 +84,13 @@ def opened(target: str) -> Iterator[BaseStorage]:
     kind = next((kind for kind in (SQLITE, JOURNAL) if target.startswith(kind)), None)
     if kind is None or len(target) == len(kind):
         raise InvalidInput(
-            f"--to {target}: expected sqlite:///FILE, journal:FILE or postgresql://USER@HOST/DATABASE"
+            f"--to {without_secrets(target)}: expected sqlite:///FILE, journal:FILE or postgresql://USER@HOST/DATABASE"
         )
     path = Path(target.removeprefix(kind))
     if not path.parent.is_dir():
-        raise InvalidInput(f"--to {target}: no folder {path.parent}; make it first")
+        raise InvalidInput(
+            f"--to {without_secrets(target)}: no folder {path.parent}; make it first"
+        )
     with _only_writer(path):
         if kind == JOURNAL:
             yield _journal(path)
@@ -84,6 +104,9 @@ def write(study: MirrorStudy, storage: BaseStorage) -> int:
 
     A study that does not follow from the ledger any more, because the run was taken back or
     started again, is written anew.
+
+    Raises:
+        InvalidInput: somebody else's study has this name.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -108,16 +131,30 @@ def _study(study: MirrorStudy, storage: BaseStorage) -> optuna.Study:
     directions = [
         StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE for more in study.maximised
     ]
-    found = optuna.create_study(
-        study_name=study.name, storage=storage, directions=directions, load_if_exists=True
-    )
+
+    def made() -> optuna.Study:
+        return optuna.create_study(
+            study_name=study.name, storage=storage, directions=directions, load_if_exists=True
+        )
+
+    found = made()
+    _known(found)  # before anything of it is changed
+    if found.directions != directions:
+        optuna.delete_study(study_name=study.name, storage=storage)
+        found = made()
     if found.metric_names != list(study.metrics):
         found.set_metric_names(list(study.metrics))
     return found
 
 
 def _known(study: optuna.Study) -> dict[int, float]:
+    """When the trials' evaluations ended, by candidate; raises InvalidInput if it is not ours."""
     trials = study.get_trials(deepcopy=False)
+    if any(not {_KEY, _MARK} <= t.user_attrs.keys() for t in trials):
+        raise InvalidInput(
+            f"--to: the study '{study.study_name}' has trials that are not a mirror's; choose "
+            "another storage (nothing was changed)"
+        )
     return {int(t.user_attrs[_KEY]): float(t.user_attrs[_MARK]) for t in trials}
 
 
@@ -198,6 +235,6 @@ def _postgres(address: Address) -> RDBStorage:
     url = url.set(username=address.user, password=address.password)
     try:
         return RDBStorage(url.render_as_string(hide_password=False))
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        text = address.hidden(str(error.__cause__ or error).splitlines()[0])
-        raise PreflightFailed(f"--to {address}: {text}; check the URL and the server") from None
+    except ImportError as error:
+        text = address.hidden(str(error).splitlines()[0])
+        raise PreflightFailed(f"--to {address}: {text}; install what is missing") from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evomerge.candidate import Candidate, Failed, Scored
+from evomerge.candidate import SEARCH, Candidate, Failed, Scored
 from evomerge.mergekit_yaml import dump_recipe
 from evomerge.recipe import STACK, Recipe
 from evomerge.report.formats import short_names
@@ -21,7 +21,7 @@ METHOD = "method"
 FITNESS = "fitness on search items"
 """Not what a winner is chosen by: generations are scored on different items."""
 _WIDTH = 24
-_STAGES = ("baseline", "search")
+_STAGES = ("baseline", SEARCH)
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,22 @@ class MirrorStudy:
     trials: tuple[MirrorTrial, ...]
 
 
-def mirror_studies(run: RecordedRun, name: str) -> tuple[MirrorStudy, ...]:
-    """The studies of a run called `name`: one per search; candidates in the order they finished."""
+def mirror_studies(
+    run: RecordedRun, searched: Sequence[Evaluation], name: str
+) -> tuple[MirrorStudy, ...]:
+    """The studies of a run called `name`: one per search; candidates in the order they finished.
+
+    `searched` are the evaluations of stage SEARCH, which `run` does not hold; they may have been
+    read a moment before or after it.
+    """
+    known = [e for e in searched if e.candidate in run.candidates]
+    evaluations = sorted((*run.evaluations, *known), key=lambda e: e.seq)
     goals = run.objective.goals
     tasks = goals if len(goals) > 1 else ()
     ends = (*run.firsts[1:], None)
     studies = []
     for search, first, end in zip(run.resolved["searches"], run.firsts, ends, strict=True):
-        own = [e for e in run.evaluations if e.candidate >= first and e.stage in _STAGES]
+        own = [e for e in evaluations if e.candidate >= first and e.stage in _STAGES]
         own = [e for e in own if end is None or e.candidate < end]
         spaces = _space_of(run.resolved, search["name"])
         methods = _methods(spaces)

@@ -133,7 +133,10 @@ def label_of(run: RecordedRun, number: int) -> str:
 
 
 def finalists(run: RecordedRun) -> dict[int, Results]:
-    """The models that reached the last rung, with their outcomes on all selection items."""
+    """The models that reached the last rung, with their outcomes on all selection items.
+
+    Without those of which a rung is missing: a repair may have dropped it.
+    """
     stages = sorted(
         {
             e.stage
@@ -144,7 +147,8 @@ def finalists(run: RecordedRun) -> dict[int, Results]:
     if run.decision is None or not stages:
         return {}
     results = [run.results(stage) for stage in stages]
-    last = [number for number in results[-1] if number >= run.first]
+    complete = [n for n in results[-1] if all(n in rung for rung in results)]
+    last = [number for number in complete if number >= run.first]
     return {number: joined([rung[number] for rung in results]) for number in last}
 
 

@@ -59,12 +59,13 @@ class Bench(Protocol):
 
 @final
 class MergeBench:
-    """For merges, which all have the shapes of one donor recipe (stateful)."""
+    """For the merges of one stage, which differ in their weights only (stateful)."""
 
     def __init__(
         self, materializer: Materializer, donor: Recipe, spec: EvaluatorSpec, device: str
     ) -> None:
-        """Build the resident model and all prompts."""
+        """Build the resident model and all prompts; `donor` is any of the recipes."""
+        self._surroundings = surroundings(donor)
         self._resident = ResidentModel(materializer, donor, device=device)
         self._evaluator = LmHarness(self._resident.model, self._resident.tokenizer, spec, device)
         self._canary = Canary(self._resident.model, self._resident.weights)
@@ -73,6 +74,10 @@ class MergeBench:
         """See `Bench.become`."""
         self._resident.become(recipe)
         self._canary.check(recipe.digest)
+
+    def takes(self, recipe: Recipe) -> bool:
+        """Whether `recipe` is one of the merges that it was built for."""
+        return surroundings(recipe) == self._surroundings
 
     def screen(self, recipe: Recipe) -> Failed | None:  # noqa: ARG002 - all merges have one shape
         """Merges are scored as they are."""
@@ -154,10 +159,19 @@ class StackBench:
         assert self._resident is not None
         if recipe.donor not in self._usual_loss:
             self._resident.become(identity(recipe, self._pool))
-            loss = self.evaluator(recipe).prompt_loss(self._probe.items)
+            try:
+                loss = self.evaluator(recipe).prompt_loss(self._probe.items)
+            finally:
+                self._resident.become(recipe)
             self._usual_loss[recipe.donor] = loss
-            self._resident.become(recipe)
         return self._usual_loss[recipe.donor]
+
+
+def surroundings(recipe: Recipe) -> tuple[object, ...]:
+    """Everything but weights that a merge takes from its recipe: config, tokenizer, prompts."""
+    models = (recipe.donor, *recipe.referenced_models())
+    types = (recipe.dtype, recipe.out_dtype, recipe.tokenizer, recipe.chat_template)
+    return (*models, *types, recipe.nested)
 
 
 def identity(recipe: Recipe, pool: ParentPool) -> Recipe:

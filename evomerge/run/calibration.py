@@ -7,26 +7,32 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
 
 from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
-from evomerge.errors import EvomergeError, PreflightFailed
+from evomerge.errors import PreflightFailed
 from evomerge.offline import forget_tokens
 from evomerge.recipe import Recipe
 from evomerge.run.forecast import Costs
 from evomerge.run.pool import EvaluatingWorker
+from evomerge.run.pools.local_worker import die_with
+from evomerge.run.pools.serving import start_failure
+from evomerge.run.pools.supervised import START_DEADLINE
 from evomerge.run.process_memory import watched
 
 if TYPE_CHECKING:
     from evomerge.run.workers import WorkerSpec
 
 SECONDS = 30.0
+_GRACE = 120.0
+"""Seconds for what was begun before the end of a rehearsal."""
 _STAGE = "calibration"
+_QUICK = "see the estimate with --quick"
 
 
 @dataclass(frozen=True)
@@ -86,19 +92,35 @@ class Calibration:
 def calibrate(spec: WorkerSpec, rehearsal: Rehearsal) -> Calibration:
     """Start one worker in a process of its own, on the first GPU if there is one, and measure it.
 
+    The process gets as long to start as the workers of a run; it does not outlive this call, nor
+    the thread that called.
+
     Raises:
-        PreflightFailed: the worker cannot start, or not even the first recipe can be scored.
+        PreflightFailed: the worker cannot start, or not even the first recipe can be scored in
+            reasonable time.
     """
     context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
     message = pickle.dumps((spec, rehearsal))
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            found = pool.submit(_measured, message, spec.threads, time.time()).result()
-        except BrokenProcessPool:
-            raise PreflightFailed(
-                "calibration: the worker was killed, most likely because memory ran out; merge "
-                "smaller models, lower objective.batch_size, or see the estimate with --quick"
-            ) from None
+    child = context.Process(
+        target=_serve, args=(theirs, os.getpid(), message, spec.threads, time.time()), daemon=True
+    )
+    child.start()
+    theirs.close()  # so that the child's end closes the pipe
+    try:
+        start = _received(ours, START_DEADLINE, "the worker was not ready")
+        if isinstance(start, float):
+            found = _received(ours, rehearsal.seconds + _GRACE, "a ready worker had no result")
+        else:
+            found = start
+    except EOFError:
+        child.join(_GRACE)
+        raise PreflightFailed(_epitaph(child.exitcode)) from None
+    finally:
+        child.kill()
+        child.join()
+        child.close()
+        ours.close()
     if isinstance(found, Calibration):
         return found
     raise PreflightFailed([f"calibration: {line}" for line in found])
@@ -152,22 +174,52 @@ def rehearse(
     return Timings(first, {**first, **further}, tuple(sorted(scores.items())))
 
 
-def _measured(message: bytes, threads: int, asked: float) -> Calibration | tuple[str, ...]:
-    """In the child: a worker as in a run, measured; or the problems that it has."""
+def _received(pipe: Connection, seconds: float, late: str) -> Any:
+    """What the child says next; EOFError when it is gone."""
+    if not pipe.poll(seconds):
+        raise PreflightFailed(f"calibration: {late} after {seconds:g} s; {_QUICK}")
+    return pipe.recv()
+
+
+def _epitaph(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return (
+            "calibration: the worker was killed, most likely because memory ran out; merge smaller "
+            f"models, lower objective.batch_size, or {_QUICK}"
+        )
+    return f"calibration: the worker's process ended with exit code {code}; {_QUICK}"
+
+
+def _serve(pipe: Connection, driver: int, message: bytes, threads: int, asked: float) -> None:
+    """In the child: say the seconds until the worker was ready, then what was measured.
+
+    Lines that say what went wrong can take the place of either.
+    """
+    die_with(driver)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     os.environ["OMP_NUM_THREADS"] = str(threads)
     forget_tokens()
     quiet = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(quiet, stream)
+    try:
+        found = _measured(message, asked, pipe.send)
+    except Exception as error:  # whatever it is, a person has to read it
+        found = start_failure(error).problems
+    pipe.send(found)
+
+
+def _measured(
+    message: bytes, asked: float, ready: Callable[[float], None]
+) -> Calibration | tuple[str, ...]:
+    """A worker as in a run, measured; or why its first recipe cannot be scored."""
     spec, rehearsal = pickle.loads(message)
     import torch
 
     with watched() as held:
-        try:
-            worker = spec()
-        except EvomergeError as error:
-            return error.problems
+        worker = spec()
         start = time.time() - asked
+        ready(start)
         timings = rehearse(worker, rehearsal)
     if isinstance(timings, Failed):
         return (f"the recipe that the search starts from fails: {timings.message}",)

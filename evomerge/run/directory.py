@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from evomerge import yaml12
 from evomerge.consent import Consent, differences
 from evomerge.errors import InvalidInput
+from evomerge.plain_text import without_secrets
+from evomerge.run.lock import RunLock
 from evomerge.text_files import read_text
 
 RESOLVED = "spec.resolved.yaml"
@@ -32,12 +35,16 @@ _FIRST = {"LOCK", "logs", *_FILES, *(f".{name}.tmp" for name in _FILES)}
 def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any]) -> bool:
     """Create the run directory, or check that it holds this run; True when it does.
 
+    Nothing is written while another driver has the run.
+
     Raises:
+        RunLocked: one has.
         InvalidInput: the directory holds something else, or the same run with other inputs; the
             message lists every difference.
     """
     stored = run_dir / RESOLVED
     if stored.exists():
+        _run_file(run_dir)
         differences = list(_differences(read_resolved(run_dir), _normal(resolved), ""))
         if differences:
             more = len(differences) - _MOST
@@ -50,13 +57,32 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
                     *_renamed(read_resolved(run_dir)["parents"], resolved["parents"]),
                 ]
             )
-        _note_place(run_dir, space_file, _run_file(run_dir))
+        with _locked(run_dir):
+            _note_place(run_dir, space_file, _run_file(run_dir))
         return True
     if run_dir.exists() and not {entry.name for entry in run_dir.iterdir()} <= _FIRST:
         raise InvalidInput(
             f"{run_dir}: not empty and not a run of evomerge; choose another directory with --out"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(run_dir):
+        if not stored.exists():
+            _create(run_dir, space_file, resolved)
+            return False
+    # another driver has created it since the first look
+    return open_directory(run_dir, space_file, resolved)
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    lock = RunLock.acquire(run_dir)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _create(run_dir: Path, space_file: Path, resolved: Mapping[str, Any]) -> None:
     (run_dir / "logs").mkdir(exist_ok=True)
     write_whole(run_dir / "spec.yaml", space_file.read_text(encoding="utf-8"))
     environment = {"python": platform.python_version(), "machine": platform.machine()}
@@ -67,8 +93,7 @@ def open_directory(run_dir: Path, space_file: Path, resolved: Mapping[str, Any])
     run = {"format": 1, "name": resolved["name"], _DIGEST: _digest(text)}
     _note_place(run_dir, space_file, run)
     # last: its presence says that the directory is complete
-    write_whole(stored, text)
-    return False
+    write_whole(run_dir / RESOLVED, text)
 
 
 def check_consent(run_dir: Path, consent: Consent) -> None:
@@ -95,9 +120,11 @@ def read_resolved(run_dir: Path) -> dict[str, Any]:
     """
     stored = run_dir / RESOLVED
     if not stored.exists():
-        raise InvalidInput(f"{run_dir}: not a run directory: no {RESOLVED}; check the path")
+        place = without_secrets(str(run_dir))
+        raise InvalidInput(f"{place}: not a run directory: no {RESOLVED}; check the path")
     text = read_text(stored, max_mib=_MAX_MIB)
-    digest = _run_file(run_dir).get(_DIGEST)
+    # Without run.json a run can still be looked at, though not continued.
+    digest = _run_file(run_dir).get(_DIGEST) if (run_dir / _RUN_FILE).exists() else None
     if digest is not None and digest != _digest(text):
         raise InvalidInput(f"{stored}: damaged or edited; restore the file from a copy")
     value = yaml12.loads(text, str(stored))

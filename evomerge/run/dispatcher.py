@@ -117,8 +117,11 @@ class Dispatcher:
                 self._queue.appendleft(part)
                 return None
             outcome = Failed("worker lost", f"{attempts} times; the last: {outcome.message}")
-        elif _out_of_memory(outcome) and attempts < MEMORY_ATTEMPTS and not self._stopping:
-            self._queue.appendleft(part)
+        elif _out_of_memory(outcome) and attempts < MEMORY_ATTEMPTS:
+            if self._stopping:
+                del self._work[part.key]
+            else:
+                self._queue.appendleft(part)
             return None
         if isinstance(outcome, Failed):
             del self._work[part.key]

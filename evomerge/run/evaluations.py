@@ -54,12 +54,18 @@ class Evaluations:
         self._spent_before = float(ledger.meta("seconds") or 0.0)
         self._began = time.monotonic()
         self._fresh = False
+        self._any_scored = False
         self.items_spent = 0
 
     @property
     def seconds(self) -> float:
         """Wall time spent on this run, however often it was continued."""
         return self._spent_before + time.monotonic() - self._began
+
+    @property
+    def replaying(self) -> bool:
+        """Whether outcomes on record have been asked for and are still to come."""
+        return bool(self._replayed)
 
     def submit(self, candidate: Candidate, stage: str, items: ItemSelection) -> None:
         """Ask for one outcome; it comes out of `answers`, at once if it is on record.
@@ -90,7 +96,7 @@ class Evaluations:
         """
         if self._stop.is_set():
             self._drain()
-        if self._replayed:
+        if self.replaying:
             yield self._answer(heapq.heappop(self._replayed)[1], replayed=True)
             return
         yield from self._poll(1.0)
@@ -124,8 +130,9 @@ class Evaluations:
 
         They are why it stops; whoever continues it has mended something meanwhile.
         """
-        found = (self._ledger.tally(key) for key in failures)
-        self._ledger.set_meta(_BEGIN_AGAIN, min(known.seq for known in found if known is not None))
+        found = [known.seq for key in failures if (known := self._ledger.tally(key)) is not None]
+        if found:
+            self._ledger.set_meta(_BEGIN_AGAIN, min(found))
 
     def forget_failures(self) -> Rewound | None:
         """Go back to before the failures that stopped the run; None when none did."""
@@ -167,6 +174,7 @@ class Evaluations:
         rejected = failed is not None and failed.rejected
         if failed is not None and not rejected:
             self._broken.setdefault(candidate.recipe.digest, failed)
+        self._any_scored |= failed is None
         self._deadlines.observe(counted)
         self.items_spent += 0 if rejected else items.count
         if not replayed and not rejected:  # what stopped the run may have been mended since
@@ -183,11 +191,11 @@ class Evaluations:
         )
 
     def _check_failures(self, key: tuple[int, str], failed: Failed | None) -> None:
-        """The failure policy: most of the last twenty, or the first five all alike."""
+        """The failure policy: most of the last twenty, or the first five of a run all alike."""
         self._recent.append((key, failed))
         self._first_failure = self._first_failure or failed
         failures = {at: entry for at, entry in self._recent if entry is not None}
-        opening = len(self._recent) == len(failures) == _OPENING
+        opening = len(self._recent) == len(failures) == _OPENING and not self._any_scored
         alike = len({(entry.kind, entry.message) for entry in failures.values()}) == 1
         if (opening and alike) or len(failures) > _WINDOW // 2:
             first = self._first_failure
@@ -196,5 +204,6 @@ class Evaluations:
             self.save_clock()
             raise TooManyFailures(
                 f"{len(failures)} of the last {len(self._recent)} candidates failed; the first: "
-                f"{first.kind}: {first.message}"
+                f"{first.kind}: {first.message}; repair the cause (logs/ has the workers' last "
+                "words) and run the same command again: it begins before these failures"
             )

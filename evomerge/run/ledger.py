@@ -13,7 +13,9 @@ from typing import Any, Self, final
 
 from evomerge.candidate import Candidate, Outcome
 from evomerge.errors import DISK_FULL, EvomergeError, InvalidInput
+from evomerge.plain_text import without_secrets
 from evomerge.run.ledger_count import CountFile, check_count
+from evomerge.run.ledger_errors import explained
 from evomerge.run.ledger_file import LASTING, LedgerFile
 from evomerge.run.ledger_schema import COLUMNS, Row
 from evomerge.run.lock import RunLock
@@ -125,6 +127,12 @@ class Ledger:
         self._lock.confirm()
         self._file.insert("candidates", row)
 
+    @property
+    def next_candidate(self) -> int:
+        """The lowest id that no candidate on record has."""
+        row = self._file.row("candidates", "ORDER BY id DESC LIMIT 1", ())
+        return 0 if row is None else int(row[0]) + 1
+
     def candidate(self, number: int) -> Candidate:
         """A recorded candidate."""
         row = self._file.row("candidates", "WHERE id = ?", (number,))
@@ -143,7 +151,7 @@ class Ledger:
         )
         clause = "ON CONFLICT (candidate, stage) DO NOTHING"
         self._lock.confirm()
-        counts = self._file.insert("evaluations", row, clause=clause, results=results)
+        counts = self._file.insert("evaluations", row, clause=clause, beside=results)
         if counts:
             self._counted = seq
             self._count.write(seq)
@@ -170,6 +178,7 @@ class Ledger:
         file, dropped = self._file, (before_seq,)
         facts = tuple(row[0] for row in file.rows("meta", "WHERE after >= ?", dropped))
         self._lock.confirm()
+        self._count.write(min(self._counted, before_seq - 1))  # before: it must never be too high
         with file.transaction():
             execute = file.connection.execute
             evaluations = execute("DELETE FROM evaluations WHERE seq >= ?", dropped).rowcount
@@ -199,7 +208,8 @@ class Ledger:
 
     def _last_seq(self) -> int:
         query = "SELECT coalesce(max(seq), 0) FROM evaluations"
-        return int(self._file.connection.execute(query).fetchone()[0])
+        with explained(self._file.path):
+            return int(self._file.connection.execute(query).fetchone()[0])
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and release the run directory."""
@@ -243,8 +253,8 @@ class LedgerReader:
         path = run_dir / LEDGER
         if not path.is_file():
             raise InvalidInput(
-                f"{run_dir} is not a run directory: no {LEDGER} in it; give the directory that "
-                "'evomerge search --out' wrote"
+                f"{without_secrets(str(run_dir))} is not a run directory: no {LEDGER} in it; give "
+                "the directory that 'evomerge search --out' wrote"
             )
         return cls(LedgerFile.reading(path))
 

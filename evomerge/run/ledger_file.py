@@ -15,6 +15,7 @@ from urllib.parse import quote
 from evomerge.errors import InvalidInput
 from evomerge.run.ledger_errors import ELSEWHERE, explained
 from evomerge.run.ledger_schema import (
+    BESIDE,
     COLUMNS,
     FORMAT,
     SCHEMA,
@@ -23,6 +24,7 @@ from evomerge.run.ledger_schema import (
     damaged,
     remedy,
     row_name,
+    unfinished_repair,
 )
 from evomerge.run.records import as_json, check_results
 
@@ -54,6 +56,11 @@ class LedgerFile:
         A search must not build on a damaged record. Nothing is changed, because SQLite writes a
         log that does not belong here into the file as soon as a writer closes it.
         """
+        if unfinished_repair(path).exists():
+            raise InvalidInput(
+                f"{path.parent}: a repair was cut off; run 'evomerge repair {path.parent}' again, "
+                "which finishes it"
+            )
         if not os.path.lexists(path):
             return None
         if not path.is_file():  # SQLite would wait for a pipe
@@ -143,14 +150,17 @@ class LedgerFile:
         found = list(self.rows(table, clause, values))
         return found[0] if found else None
 
-    def insert(self, table: str, row: Row, *, clause: str = "", results: str | None = None) -> bool:
+    def insert(
+        self, table: str, row: Row, *, clause: str = "", beside: str | int | None = None
+    ) -> bool:
         """Add a row and its checksum; returns whether it was added, after it reached the disk.
 
-        `results` are the per-item results of an evaluation.
+        `beside` is the value of the table's column in BESIDE: the per-item results of an
+        evaluation, or the number of an event, the next one when it is None.
         """
         names, values = (*COLUMNS[table], "checksum"), (*row, self._seal(table, row))
-        if table == "evaluations":
-            names, values = (*names, "results"), (*values, results)
+        if table in BESIDE:
+            names, values = (*names, BESIDE[table]), (*values, beside)
         marks = ", ".join("?" * len(values))
         statement = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) {clause}"
         with explained(self.path):

@@ -42,6 +42,9 @@ none: what a rewind needs to know. `results` of an evaluation has a checksum of 
 its totals can be read without it.
 """
 
+BESIDE: Mapping[str, str] = {"evaluations": "results", "events": "seq"}
+"""The column of a table that its rows' checksums do not cover."""
+
 SCHEMA = (
     """CREATE TABLE meta (
         key TEXT PRIMARY KEY, value TEXT NOT NULL, after INTEGER NOT NULL,
@@ -93,6 +96,11 @@ def row_name(table: str, row: Row) -> str:
     if table == "events":
         return f"the events row (kind {values['kind']!r}, time {values['time']})"
     return f"the {table} row {row[0]!r}"
+
+
+def unfinished_repair(ledger: Path) -> Path:
+    """The file that a repair leaves when it is cut off: the whole new ledger, not in place yet."""
+    return ledger.with_name(f"{ledger.name}.repaired")
 
 
 def remedy(ledger: Path) -> str:

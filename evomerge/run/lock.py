@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, final
 
-from evomerge.errors import RunLocked
+from evomerge.errors import Interrupted, RunLocked
 
 LOCK = "LOCK"
 BEAT = 15.0
@@ -26,6 +26,9 @@ BEAT = 15.0
 STALE = 120.0
 """Seconds without a sign of life after which an owner on another machine is taken for dead; longer
 than a network file system keeps what it knows of a file."""
+_TRIES = 5
+_PAUSE = 1.0
+"""Seconds between two tries to read LOCK."""
 _NO_FILE_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _OWNER = re.compile(r"^pid (\d+) on (\S+)\n(\w+)\n$")
 
@@ -74,7 +77,10 @@ class RunLock:
         return cls(file, path, owner)
 
     def confirm(self) -> None:
-        """Raises RunLocked when another process has taken over, or somebody has removed LOCK."""
+        """Raises RunLocked when another process has taken over, or somebody has removed LOCK.
+
+        And Interrupted when LOCK cannot be read for a while.
+        """
         found = _owner(self._path)
         if found is None or found.nonce != self._owner.nonce:
             taker = "is gone or empty" if found is None else f"now names {found}"
@@ -88,10 +94,14 @@ class RunLock:
         if self._released.is_set():
             return
         self._released.set()
-        found = _owner(self._path)
-        if found is not None and found.nonce == self._owner.nonce:
-            self._file.truncate(0)  # the process id may belong to somebody else tomorrow
-        self._file.close()
+        try:
+            found = _owner(self._path)
+            if found is not None and found.nonce == self._owner.nonce:
+                self._file.truncate(0)  # the process id may belong to somebody else tomorrow
+        except (Interrupted, OSError):
+            pass  # a silent owner is taken for dead
+        finally:
+            self._file.close()
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
@@ -159,11 +169,22 @@ def _silence(path: Path) -> float:
 
 
 def _owner(path: Path) -> _Owner | None:
-    try:
-        found = _OWNER.match(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError):
-        return None
-    return found and _Owner(int(found[1]), found[2], found[3])
+    """Whom LOCK names; raises Interrupted when it cannot be read for a while."""
+    for last in (*(False,) * (_TRIES - 1), True):
+        try:
+            found = _OWNER.match(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
+        except OSError as error:  # a network file system that has lost its server, or the file
+            if last:
+                raise Interrupted(
+                    f"{path}: cannot be read ({error.strerror}), so nobody knows who drives the "
+                    "run; check the file system and run the same command again"
+                ) from error
+            time.sleep(_PAUSE)
+        else:
+            return found and _Owner(int(found[1]), found[2], found[3])
+    raise AssertionError("the last try returns or raises")
 
 
 def _alive(pid: int) -> bool:

@@ -13,12 +13,14 @@ from typing import Any
 from evomerge.errors import InvalidInput
 from evomerge.run.ledger_count import check_count, read_count
 from evomerge.run.ledger_file import IDENTITY, read_only
-from evomerge.run.ledger_schema import COLUMNS, Row, checksum, row_name
+from evomerge.run.ledger_schema import BESIDE, COLUMNS, Row, checksum, row_name
 from evomerge.run.records import check_results, printable
 
 _DERIVED = ("first candidate", "decision", "winner", "seconds", "begin again at", "format")
 """Facts that continuing the run sets again, or can do without."""
 _UNREADABLE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_CONCLUSIONS = ("decision", "winner")
+"""Those that rest on everything that was evaluated before."""
 _MOST_PROBES = 5000
 _LONGEST = 160
 
@@ -28,11 +30,15 @@ Count = tuple[str, int] | None
 
 @dataclass
 class Salvage:
-    """Intact rows by table, each with its results, and what is lost, in words (being filled)."""
+    """Intact rows by table, each with its value of BESIDE, and what is lost (being filled)."""
 
     identity: str
     rows: dict[str, list[tuple[Row, Any]]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
+    work_lost: bool = False
+    """Whether a candidate or an evaluation is among it."""
+    last_event: int = 0
+    """The highest number that an event has had, as far as can be seen."""
 
 
 def salvaged(path: Path, *, in_order: bool) -> Salvage:
@@ -51,6 +57,7 @@ def salvaged(path: Path, *, in_order: bool) -> Salvage:
             salvage = Salvage(_identity(connection, path, count))
             for table in COLUMNS:
                 salvage.rows[table] = list(_intact(connection, table, salvage, path))
+            salvage.last_event = _last_event(connection, salvage.last_event)
     except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message
         raise _hopeless(path, "its tables cannot be found") from error
     except sqlite3.DatabaseError as error:
@@ -61,6 +68,9 @@ def salvaged(path: Path, *, in_order: bool) -> Salvage:
     _tell_missing(salvage, count)
     if in_order:
         _cut(salvage)
+    if salvage.work_lost:  # else the run would pass for finished, and nothing be evaluated again
+        facts = salvage.rows["meta"]
+        salvage.rows["meta"] = [fact for fact in facts if _kind(fact[0]) not in _CONCLUSIONS]
     return salvage
 
 
@@ -85,18 +95,39 @@ def _intact(
             if table == "meta":
                 raise _hopeless(path, "some of its facts cannot be read")
             salvage.lost.append(f"rows of {table} on a page that cannot be read")
+            salvage.work_lost |= table != "events"
             continue
-        *values, found, results = stored
+        *values, found, beside = stored
         row = tuple(values)
+        if table == "events":
+            salvage.last_event = max(salvage.last_event, beside)
         if table == "meta" and row[0] == IDENTITY:
             continue  # written anew
-        if found == checksum(table, row, salvage.identity) and _whole(table, row, results, path):
-            yield row, results
+        if found == checksum(table, row, salvage.identity) and _whole(table, row, beside, path):
+            yield row, beside
             continue
         name = printable(row_name(table, row))
-        if table == "meta" and str(row[0]).rpartition(": ")[2] not in _DERIVED:
+        if table == "meta" and _kind(row) not in _DERIVED:
             raise _hopeless(path, f"{name} is damaged, and nothing else knows it")
         salvage.lost.append(name[:_LONGEST])
+        salvage.work_lost |= table in ("candidates", "evaluations")
+
+
+def _last_event(connection: sqlite3.Connection, seen: int) -> int:
+    """A number is never used twice: a copy elsewhere may have the event that is lost here."""
+    try:
+        query = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+        found = connection.execute(query).fetchone()
+    except sqlite3.DatabaseError:
+        return seen
+    # nothing seals this number, so it must be plausible
+    plausible = found and isinstance(found[0], int) and seen <= found[0] < seen + _MOST_PROBES
+    return int(found[0]) if plausible else seen
+
+
+def _kind(fact: Row) -> str:
+    """The name of a fact without the stage it belongs to."""
+    return str(fact[0]).rpartition(": ")[2]
 
 
 def _whole(table: str, row: Row, results: object, path: Path) -> bool:
@@ -111,7 +142,7 @@ def _whole(table: str, row: Row, results: object, path: Path) -> bool:
 
 def _scan(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...] | None]:
     """All rows of a table as stored, by ascending row id; None for rows that cannot be read."""
-    also = "results" if table == "evaluations" else "NULL"
+    also = BESIDE.get(table, "NULL")
     columns = ", ".join(("rowid", *COLUMNS[table], "checksum", also))
     last: int | None = -1
     while last is not None:
@@ -149,6 +180,7 @@ def _without_orphans(salvage: Salvage) -> None:
             kept.append((row, results))
         else:
             salvage.lost.append(f"{row_name('evaluations', row)}: its candidate is lost")
+            salvage.work_lost = True
     salvage.rows["evaluations"] = kept
 
 
@@ -156,6 +188,7 @@ def _tell_missing(salvage: Salvage, count: Count) -> None:
     last = max((row[0] for row, _ in salvage.rows["evaluations"]), default=0)
     if count is not None and count[0] == salvage.identity and count[1] > last:
         salvage.lost.append(f"evaluations that were counted last: {count[1] - last}")
+        salvage.work_lost = True
 
 
 def _cut(salvage: Salvage) -> None:

@@ -57,7 +57,8 @@ class StageFinal:
         if not baselines & set(results):
             self._evaluations.begin_again_at((c, "final 1") for c in baselines)
             raise TooManyFailures(
-                "no baseline could be scored in the final; see the failures above"
+                "no baseline could be scored in the final; repair what the failures above say and "
+                "run the same command again"
             )
         decision = decide(self._run.objective, results, baselines)
         ranking = sorted(reached, key=lambda c: (-reached[c][0], -reached[c][1], c))

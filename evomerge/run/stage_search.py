@@ -149,7 +149,7 @@ class StageSearch:
         """Generations on fresh minibatches, until the allotment is spent."""
         stage = self._stage
         strategy = stage.strategy(start)
-        first = self._counter.candidate
+        first, recorded = self._counter.candidate, self._ledger.next_candidate
         limit = max(0, self._candidate_limit())
         closed = self._ledger.meta(self._key("search closed at"))
         core = Core(strategy, stage.schedule, limit=limit)
@@ -157,7 +157,7 @@ class StageSearch:
             core.close(int(closed))
         yield self._phase("search", limit)
         while True:
-            self._watch_the_clock(core)
+            self._watch_the_clock(core, recorded - first)
             for proposal in core.proposals():
                 generation = self._first_generation + proposal.generation
                 candidate = self._candidate(stage.algorithm, generation, proposal.genotype)
@@ -194,12 +194,15 @@ class StageSearch:
             limits.append(int(left / self._minibatch(0).count))
         return min(limits)
 
-    def _watch_the_clock(self, core: Core) -> None:
-        """Stop asking when the time for the search is over; on record, so that replay agrees."""
+    def _watch_the_clock(self, core: Core, recorded: int) -> None:
+        """Stop asking when the time for the search is over; on record, so that replay agrees.
+
+        Not before those that are `recorded` have been asked again: their time was spent.
+        """
         given, key = self._allotment, self._key("search closed at")
         if given.seconds is None or given.seconds_until is None:
             return
-        if self._ledger.meta(key) is not None:
+        if core.asked < recorded or self._ledger.meta(key) is not None:
             return
         if self._evaluations.seconds > given.seconds_until - given.seconds * FINAL_SHARE:
             self._ledger.set_meta(key, core.asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar, final
 
 import torch
+from safetensors import SafetensorError
 
 from evomerge.candidate import NO_ROOM, OUT_OF_MEMORY, SEARCH, Assignment, Failed, Scored
 from evomerge.consent import NOTHING, Consent
@@ -102,7 +104,7 @@ class Benches:
         self._bench: Bench | None = None
 
     def of(self, recipe: Recipe) -> Bench:
-        """The bench for `recipe`; another kind's is given up, and its memory with it.
+        """The bench for `recipe`; another kind's, or stage's, is given up, and its memory with it.
 
         Raises:
             InvalidInput, PreflightFailed: parents, tasks and donor do not fit on this machine.
@@ -114,10 +116,10 @@ class Benches:
                 self._bench = StackBench(
                     self._pool, spec.evaluator, self._device, probe=spec.probe, cost=spec.cost
                 )
-        elif not isinstance(self._bench, MergeBench):
+        elif not isinstance(self._bench, MergeBench) or not self._bench.takes(recipe):
             self._bench = None
             materializer = Materializer(self._pool, merges=spec.merges)
-            self._bench = MergeBench(materializer, spec.donor, spec.evaluator, self._device)
+            self._bench = MergeBench(materializer, recipe, spec.evaluator, self._device)
         return self._bench
 
 
@@ -134,24 +136,23 @@ class Worker:
         """Build the merge and score it; seconds are wall time.
 
         Raises:
-            RuntimeError: the GPU has reported an error after which this process can use it no
-                more, or the model does not take new weights. Every other exception is about the
-                candidate and is returned as a Failed.
+            Exception: it is about this process or this machine: its model cannot be built, its GPU
+                or its disk answers with errors, the model does not take new weights. Every other
+                exception is about the candidate and is returned as a Failed.
         """
+        bench = self._benches.of(assignment.recipe)
         try:
-            return self._evaluate(assignment)
-        except StaleWeights:
-            raise
+            return self._evaluate(assignment, bench)
         except Exception as error:  # the one place where an exception becomes a value
-            if "CUDA error" in str(error):
+            self._built = None
+            if _breaks_the_worker(error):
                 raise
             failed = _failure(error)
         _free_memory()  # after the frames that held the tensors are gone
         return failed
 
-    def _evaluate(self, assignment: Assignment) -> Scored | Failed:
+    def _evaluate(self, assignment: Assignment, bench: Bench) -> Scored | Failed:
         recipe = assignment.recipe
-        bench = self._benches.of(recipe)
         began = time.perf_counter()
         if recipe != self._built:  # parts of one evaluation come one after the other
             self._built = None
@@ -192,6 +193,13 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def _breaks_the_worker(error: Exception) -> bool:
+    """Whether the error says something about this process or machine, not about the candidate."""
+    if isinstance(error, StaleWeights | SafetensorError) or "CUDA error" in str(error):
+        return True
+    return isinstance(error, OSError) and error.errno not in (*DISK_FULL, errno.ENOMEM)
+
+
 def _failure(error: Exception) -> Failed:
     """What the error says about the candidate; the whole traceback goes to the worker's log."""
     if isinstance(error, BuildFailed):
@@ -212,8 +220,13 @@ def _failure(error: Exception) -> Failed:
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # torch's allocator for CPU memory has no exception class of its own
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # torch has no exception class for it on the CPU
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator" in text or "Cannot allocate memory" in text
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -22,9 +22,11 @@ class Canary:
     def __init__(self, model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
         """`weights` are the tensors that candidates are written to, by name."""
         self._model = model
-        # The last vector of a causal model belongs to its final norm: it moves every logit.
-        self._probe = [t for t in weights.values() if t.dim() == 1 and t.is_floating_point()][-1:]
-        self._last: tuple[str, Tensor] | None = None
+        floating = [tensor for tensor in weights.values() if tensor.is_floating_point()]
+        # The last vector of a causal model belongs to its final norm: it moves every logit. Where
+        # norms have no weights, the last tensor of all does.
+        self._probe = ([tensor for tensor in floating if tensor.dim() == 1] or floating)[-1]
+        self._last = ("", self._logits())
 
     @torch.no_grad()
     def check(self, digest: str) -> None:
@@ -38,19 +40,19 @@ class Canary:
         """
         logits = self._logits()
         before, self._last = self._last, (digest, logits)
-        if before is None or before[0] == digest or not torch.equal(before[1], logits):
+        if before[0] == digest or not torch.equal(before[1], logits):
             return
-        for tensor in self._probe:
-            kept = tensor.clone()
-            tensor.add_(1.0)
-            moved = self._logits()
-            tensor.copy_(kept)
-            if torch.equal(moved, logits):
-                raise StaleWeights(
-                    "the model computes with the weights of an earlier candidate: "
-                    "what was written does not reach it"
-                )
+        kept = self._probe.clone()
+        self._probe.add_(1.0)
+        moved = self._logits()
+        self._probe.copy_(kept)
+        if torch.equal(moved, logits):
+            raise StaleWeights(
+                "the model computes with the weights of an earlier candidate: "
+                "what was written does not reach it"
+            )
 
+    @torch.no_grad()
     def _logits(self) -> Tensor:
         device = next(self._model.parameters()).device
         config: Any = self._model.config

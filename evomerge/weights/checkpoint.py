@@ -122,7 +122,7 @@ class Checkpoint:
         return fingerprint(self.directory)
 
     def contents(self) -> str:
-        """A digest of every byte of config, tokenizer and weights; 32 hex digits."""
+        """A digest of every byte of weights, settings and tokenizer; 32 hex digits."""
         return contents(self.directory)
 
     def get(self, name: str) -> Tensor:

@@ -13,18 +13,17 @@ from evomerge.cache_folder import cache_folder
 
 _CHUNK = 16 << 20
 _FOLDER = "contents"
+_COUNTS = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 
 
 def contents(directory: Path) -> str:
-    """Hash config, tokenizer and weights; 32 hex digits.
+    """Hash weights, config, tokenizer, templates and generation settings; 32 hex digits.
 
     Reads each file once per machine: digests are remembered under the file's path, size and time
     of change, in the cache folder where there is one.
     """
-    files = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
-    files += sorted(directory.glob("tokenizer.json"))
     digest = xxhash.xxh3_128()
-    for path in files:
+    for path in sorted(p for p in directory.iterdir() if p.suffix in _COUNTS and p.is_file()):
         digest.update(f"{path.name}:{_remembered(path)};".encode())
     return digest.hexdigest()
 

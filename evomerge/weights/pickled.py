@@ -92,7 +92,7 @@ def _run(folder: Path, allowed: Allowed, out: Path) -> dict[str, list[str]]:
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "evomerge.weights.unpickling"],
+            [sys.executable, "-P", "-m", "evomerge.weights.unpickling"],
             input=json.dumps(task),
             capture_output=True,
             text=True,

@@ -147,12 +147,16 @@ def test_gpus_that_torch_cannot_use() -> None:
     assert "the driver (470.1) is too old for CUDA 12.8" in str(old.fix)
 
 
+H200 = "0, GPU-8932f937-d72c, NVIDIA H200, 143771, 140000, 9.0, 570.1, Disabled"
+SLICED = "1, GPU-11112222-d72c, A100, 1, 1, 8.0, 5, Enabled"
+OLD = "2, GPU-33334444-d72c, GT 710, 2048, 2000, 3.5, 570.1, [N/A]"
+
+
 def test_gpus_their_memory_and_who_holds_it() -> None:
-    text = (
-        "NVIDIA H200, 143771, 140000, 9.0, 570.1, Disabled\nodd line\nA100, 1, 1, 8.0, 5, Enabled"
-    )
-    first, second = found = doctor_machine.parse_gpus(text)
-    assert first == Gpu("NVIDIA H200", 143771 * 2.0**20, 140000 * 2.0**20, "9.0", "570.1", False)
+    first, second = found = doctor_machine.parse_gpus(f"{H200}\nodd line\n{SLICED}")
+    sizes = (143771 * 2.0**20, 140000 * 2.0**20)
+    uuid = "GPU-8932f937-d72c"
+    assert first == Gpu("0", uuid, "NVIDIA H200", *sizes, "9.0", "570.1", False)
     assert second.mig
     processes = "4711, 2048, /usr/bin/python\n12, [N/A], x"
     lines = list(doctor_machine.gpus(("0", "1"), found, processes, ["sm_80", "sm_90"]))
@@ -162,11 +166,57 @@ def test_gpus_their_memory_and_who_holds_it() -> None:
     assert (
         lines[2].found == "held by process 4711 (/usr/bin/python): 2.1 GB; process 12 (x): memory"
     )
-    (old, *_) = doctor_machine.gpus(("0",), found, "", ["sm_100", "sm_120"])
-    assert old.level is Level.PROBLEM
-    assert "sm_100" in str(old.fix)
-    (forward, *_) = doctor_machine.gpus(("0",), found, "", ["sm_80", "compute_80"])
-    assert forward.level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "level"),
+    [
+        ("9.0", ["sm_100", "sm_120"], Level.PROBLEM),
+        ("9.0", ["sm_80", "compute_80"], Level.OK),
+        ("9.0", ["sm_80", "sm_100", "compute_120"], Level.PROBLEM),
+        ("9.0", ["compute_90"], Level.OK),
+        ("8.9", ["compute_90"], Level.PROBLEM),
+        ("10.0", ["sm_90a", "compute_90a"], Level.PROBLEM),
+        ("9.0", ["sm_90a"], Level.OK),
+        ("12.0", ["sm_100", "sm_120"], Level.OK),
+        ("12.0", ["sm_90", "compute_90"], Level.OK),
+        ("8.9", ["sm_86"], Level.OK),
+        ("8.0", ["sm_86"], Level.PROBLEM),
+        ("[N/A]", ["sm_90"], Level.OK),
+    ],
+)
+def test_code_for_older_gpus_is_translated_and_for_newer_ones_is_not(
+    capability: str, architectures: list[str], level: Level
+) -> None:
+    gpu = Gpu("0", "GPU-1", "card", 2.0**30, 2.0**30, capability, "570.1", mig=False)
+    (found,) = doctor_machine.gpus(("0",), (gpu,), "", architectures)
+    assert found.level is level
+    if level is Level.PROBLEM:
+        assert ", ".join(architectures) in str(found.fix)
+
+
+@pytest.mark.parametrize(
+    ("visible", "cards"),
+    [
+        (("0",), ["NVIDIA H200"]),
+        (("GPU-8932",), ["NVIDIA H200"]),
+        (("2",), ["GT 710"]),
+        (("0", "1"), ["NVIDIA H200", "A100"]),
+        (("MIG-5a3b",), ["A100"]),
+        (("10",), []),
+    ],
+)
+def test_cards_that_the_process_may_not_use_are_left_out(
+    visible: tuple[str, ...], cards: list[str]
+) -> None:
+    found = doctor_machine.parse_gpus(f"{H200}\n{SLICED}\n{OLD}")
+    lines = list(doctor_machine.gpus(visible, found, "", ["sm_80", "sm_90"]))
+    assert [line.found.partition(",")[0] for line in lines if line.what == "gpu"] == cards
+    assert [line.level for line in lines if "GT 710" in line.found] == [
+        Level.PROBLEM for card in cards if card == "GT 710"
+    ]
+    if not cards:
+        assert lines[0].found == "1; nvidia-smi says nothing about them"
 
 
 def test_memory_swap_and_cores() -> None:

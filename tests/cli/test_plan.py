@@ -10,6 +10,7 @@ import pytest
 
 from evomerge import yaml12
 from evomerge.cli import plan
+from evomerge.cli.consenting import AllowFlags
 from evomerge.cli.outlook import Outlook, Place, judge
 from evomerge.cli.plan_text import duration, size
 from evomerge.errors import PreflightFailed
@@ -140,7 +141,9 @@ def test_a_start_that_cannot_be_scored_is_one_of_the_problems(
 
 @pytest.fixture
 def outlook(space: Space) -> Outlook:
-    request = plan.PlanRequest(space(), None, None, None, 4, None, (), quick=True)
+    request = plan.PlanRequest(
+        space(), None, None, None, 4, None, (), quick=True, allow=AllowFlags()
+    )
     return plan.look_ahead(request)
 
 

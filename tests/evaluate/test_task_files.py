@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from evomerge.errors import InvalidInput
+from evomerge.evaluate.lm_eval_guest import prepare
 from evomerge.evaluate.task_files import find_tasks
 
 BASE = """\
@@ -212,3 +214,9 @@ def test_reading_task_files_does_not_import_lm_eval() -> None:
         "import evomerge.evaluate.splits; sys.exit(bool({'lm_eval', 'torch'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_remote_files_cannot_be_opened_by_data_sets() -> None:
+    prepare()
+    with pytest.raises(PermissionError, match="nothing is fetched"):
+        fsspec.open("http://127.0.0.1:9/data.jsonl").open()

@@ -7,15 +7,17 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge import yaml12
 from evomerge.candidate import Candidate, Failed, Scored
+from evomerge.cli import mirroring
 from evomerge.cli.mirroring import mirror_command
-from evomerge.errors import EvomergeError, InvalidInput, RunLocked
+from evomerge.errors import EvomergeError, InvalidInput, RunLocked, StorageTrouble
 from evomerge.mergekit_yaml import dump_recipe
 from evomerge.mirror.study import opened
-from evomerge.mirror.trials import FITNESS, MOST_PARAMETERS, mirror_studies
+from evomerge.mirror.trials import FITNESS, MOST_PARAMETERS, MirrorStudy, mirror_studies
 from evomerge.recipe import Parameters, Recipe, Source
 from evomerge.report.recorded import read_run
 from evomerge.run.ledger import Ledger, LedgerReader
@@ -57,7 +59,14 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "spec.resolved.yaml").write_text(yaml12.dumps(json.loads(json.dumps(resolved()))))
+    place = {"space_file": str(tmp_path / "space.yaml"), "space_folder_from_run": ".."}
+    (folder / "run.json").write_text(json.dumps(place))
     return folder
+
+
+def studies(run: Path) -> tuple[MirrorStudy, ...]:
+    with LedgerReader.open(run) as reader:
+        return mirror_studies(read_run(run, driven=False), reader.evaluations("search"), "name")
 
 
 def trials(target: str, study: str = "run") -> list[FrozenTrial]:
@@ -154,7 +163,7 @@ def test_several_tasks_are_several_objectives(run: Path, tmp_path: Path) -> None
         yaml12.dumps(json.loads(json.dumps(resolved(goals=goals))))
     )
     record(run, scored(0.8, "t", "u"), RECIPE)
-    (study,) = mirror_studies(read_run(run, driven=False), "name")
+    (study,) = studies(run)
     assert study.metrics == (FITNESS, "t acc", "u perplexity")
     assert study.maximised == (True, True, False)
     assert study.trials[0].values == pytest.approx((0.5 * 0.8 - 0.5 * 0.4, 0.8, 0.4))
@@ -169,7 +178,7 @@ def test_many_parameters_become_their_means(run: Path) -> None:
     record(
         run, scored(1.0, "task"), Recipe("ties", models=tuple(Source(n, None, many) for n in names))
     )
-    (study,) = mirror_studies(read_run(run, driven=False), "name")
+    (study,) = studies(run)
     parameters = study.trials[0].parameters
     assert len(parameters) == MOST_PARAMETERS - 1
     assert parameters["mean weight org3/m"] == 0.25
@@ -197,6 +206,7 @@ def test_what_a_killed_writer_left_is_healed(run: Path, tmp_path: Path) -> None:
     ("target", "problem"),
     [
         ("x.db", "expected sqlite:///FILE, journal:FILE or postgresql:"),
+        ("mysql://u:se/cret@h/db", r"--to mysql://\*\*\*@h/db: expected sqlite:///FILE"),
         ("sqlite:///", "expected sqlite:///FILE"),
         ("sqlite:////no/such/folder/x.db", "no folder /no/such/folder; make it first"),
     ],
@@ -215,3 +225,48 @@ def test_a_database_that_refuses_is_told_without_the_password(postgres: Server) 
         pass
     assert PASSWORD not in str(error.value)
     assert "wrong" not in str(error.value)
+
+
+def test_a_watch_waits_for_a_storage_that_went_away(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = f"sqlite:///{tmp_path / 'x.db'}"
+    monkeypatch.setattr(mirroring, "_WATCH_SECONDS", 0.0)
+    driven = iter([True, True, True, False])
+    monkeypatch.setattr("evomerge.cli.viewing.is_locked", lambda _: next(driven))
+    record(run, scored(1.0, "task"), RECIPE)
+    real, calls = optuna.create_study, [0]
+
+    def failing(**named: Any) -> optuna.Study:
+        calls[0] += 1
+        if calls[0] in (2, 3):
+            raise sqlalchemy.exc.OperationalError("SELECT", {}, Exception("server closed"))
+        return real(**named)
+
+    monkeypatch.setattr(optuna, "create_study", failing)
+    mirror_command(str(run), target, watch=True)
+    assert capsys.readouterr().err.count("server closed") == 1
+    assert len(trials(target)) == 1
+    calls[0] = 1
+    monkeypatch.setattr("evomerge.cli.viewing.is_locked", lambda _: True)
+    with pytest.raises(StorageTrouble, match=r"--to sqlite:.*server closed.*; check the URL"):
+        mirror_command(str(run), target, watch=True)
+
+
+def test_a_study_with_other_objectives_is_written_anew_and_a_strangers_is_refused(
+    run: Path, tmp_path: Path
+) -> None:
+    target = f"sqlite:///{tmp_path / 'x.db'}"
+    record(run, scored(1.0, "task"), RECIPE)
+    with opened(target) as storage:
+        optuna.create_study(study_name="run", storage=storage, directions=["minimize"] * 2)
+    mirror_command(str(run), target, watch=False)
+    assert len(trials(target)) == 1
+    with opened(target) as storage:
+        optuna.delete_study(study_name="run", storage=storage)
+        optuna.create_study(study_name="run", storage=storage).add_trial(
+            optuna.create_trial(value=2.0)
+        )
+    with pytest.raises(InvalidInput, match="'run' has trials that are not a mirror's"):
+        mirror_command(str(run), target, watch=False)
+    assert [trial.value for trial in trials(target)] == [2.0]

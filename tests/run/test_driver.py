@@ -86,6 +86,43 @@ def test_a_time_budget_closes_the_search_and_is_replayed(tmp_path: Path) -> None
     assert record(tmp_path) == before
 
 
+def test_time_that_is_over_takes_nothing_back(tmp_path: Path) -> None:
+    timed = replace(plan(candidates=None), budget=Budget(None, None, 1000.0))
+    part = drive(tmp_path, timed, FakeWorkers())
+    list(islice(part, 60))
+    part.close()
+    with Ledger.open(tmp_path) as ledger:
+        asked = ledger.next_candidate
+        ledger.set_meta("seconds", 999.0, lasting=True)
+    *_, last = drive(tmp_path, timed, FakeWorkers())
+    assert isinstance(last, Finished)
+    with LedgerReader.open(tmp_path) as reader:
+        searched = len(reader.evaluations("search"))
+        proposed = [c.id for c in reader.candidates() if c.origin == "cma_es"]
+    assert len(proposed) == searched > 30
+    assert max(proposed) < asked
+    assert not last.is_baseline
+
+
+def test_equal_failures_after_a_restart_are_no_opening(tmp_path: Path) -> None:
+    part = drive(tmp_path, plan(), FakeWorkers())
+    list(islice(part, 40))
+    part.close()
+
+    @dataclass(frozen=True)
+    class FiveFailures:
+        def __call__(self) -> FiveFailures:
+            return self
+
+        def evaluate(self, assignment: Assignment) -> Scored | Failed:
+            if assignment.stage == "search" and 38 <= assignment.candidate < 43:
+                return Failed("unusable merge", "NaN")
+            return FakeWorkers()().evaluate(assignment)
+
+    *_, last = drive(tmp_path, plan(), FiveFailures())  # type: ignore[arg-type]
+    assert isinstance(last, Finished)
+
+
 def test_generations_have_fresh_items_common_to_their_candidates(tmp_path: Path) -> None:
     finish(tmp_path)
     with LedgerReader.open(tmp_path) as reader:

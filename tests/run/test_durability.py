@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 
 from evomerge.errors import InvalidInput
 from evomerge.run.core import Schedule
-from evomerge.run.ledger import LEDGER, LedgerReader
-from evomerge.run.ledger_count import COUNT
+from evomerge.run.ledger import LEDGER, Ledger, LedgerReader
+from evomerge.run.ledger_count import COUNT, CountFile
 from evomerge.run.ledger_file import LedgerFile
+from evomerge.run.ledger_schema import unfinished_repair
 from evomerge.run.plan import RunPlan
 from evomerge.run.progress import Evaluated, Warned
 from evomerge.run.repair import repair
@@ -244,6 +246,9 @@ def test_a_repair_lists_what_it_drops_and_keeps_the_damaged_file(folder: Path) -
     assert len(done.lost) == 1
     assert "the evaluations row (candidate " in done.lost[0]
     assert done.copy == folder / "damaged-1"
+    with LedgerReader.open(folder) as reader:
+        assert reader.meta("winner") is None, "the next start must not take it for finished"
+        assert reader.meta("decision") is None
     assert (done.copy / LEDGER).read_bytes() == damaged
     events = list(drive(folder, small(), FakeWorkers()))
     assert sum(not e.replayed for e in events if isinstance(e, Evaluated)) == 1
@@ -272,3 +277,82 @@ def test_what_only_the_ledger_knew_cannot_be_repaired(folder: Path) -> None:
     file.connection.close()
     with pytest.raises(InvalidInput, match="'search closed at' is damaged, and nothing else knows"):
         repair(folder, dry=True, in_order=False)
+
+
+def damage_one(folder: Path) -> None:
+    files = finished_files()
+    put(folder, files | {LEDGER: files[LEDGER].replace(b'"items":["s0', b'"items":["t0', 1)})
+
+
+@pytest.mark.parametrize("call", ["os.replace", "pathlib.Path.unlink", "os.fsync"])
+def test_a_repair_cut_off_anywhere_is_finished_by_the_next(
+    folder: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _, name = call.rpartition(".")
+    owner = os if module == "os" else Path
+    real = getattr(owner, name)
+    for count in range(1, 12):
+        run_dir = folder / str(count)
+        run_dir.mkdir()
+        damage_one(run_dir)
+        left = [count]
+
+        def dying(*given: object, left: list[int] = left, **named: object) -> object:
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            return real(*given, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, dying)
+            with suppress(KeyboardInterrupt):
+                repair(run_dir, dry=False, in_order=False)
+        if left[0] > 0:
+            assert count > 1, "the call is never made"
+            break
+        if unfinished_repair(run_dir / LEDGER).exists():
+            with pytest.raises(InvalidInput, match=r"cut off; run 'evomerge repair .*' again"):
+                list(drive(run_dir, small(), FakeWorkers()))
+        if refused(lambda at=run_dir: LedgerFile.verified(at / LEDGER)) is not None:
+            assert len(repair(run_dir, dry=False, in_order=False).lost) == 1
+        continued(run_dir)
+
+
+def test_a_repair_keeps_the_numbers_of_events_and_takes_a_new_one(folder: Path) -> None:
+    put(folder, finished_files())
+    file = LedgerFile.writing(folder / LEDGER)
+    for number in range(3):
+        file.insert("events", ("warning", '{"text": "x"}', float(number)))
+    last = file.connection.execute("SELECT max(seq) FROM events").fetchone()[0]
+    file.connection.execute("UPDATE events SET kind = 'gone' WHERE seq IN (?, ?)", (last - 2, last))
+    file.connection.close()
+    done = repair(folder, dry=False, in_order=False)
+    assert len(done.lost) == 2
+    with LedgerReader.open(folder) as reader:
+        assert [e.seq for e in reader.events()][-2:] == [last - 1, last + 1]
+        assert reader.meta("winner") is not None, "no work was lost"
+
+
+def test_a_death_in_a_rewind_leaves_no_count_that_is_too_high(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder, finished_files())
+    with Ledger.open(folder) as ledger:
+        monkeypatch.setattr(CountFile, "write", writes_once(CountFile.write))
+        with pytest.raises(KeyboardInterrupt):
+            ledger.rewind(5)
+    monkeypatch.undo()
+    with Ledger.open(folder) as ledger:
+        assert ledger.missing == 0
+
+
+def writes_once(real: Callable[[CountFile, int], None]) -> Callable[[CountFile, int], None]:
+    written: list[int] = []
+
+    def write(count: CountFile, counted: int) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(counted)
+        real(count, counted)
+
+    return write

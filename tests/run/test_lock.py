@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Failed
-from evomerge.errors import RunLocked
+from evomerge.errors import Interrupted, RunLocked
 from evomerge.run import lock
 from evomerge.run.ledger import Ledger, LedgerReader
 from evomerge.run.lock import LOCK, STALE, RunLock, is_locked
@@ -97,3 +97,27 @@ def test_a_second_driver_of_this_machine_is_refused(tmp_path: Path) -> None:
     held.release()
     held.release()
     RunLock.acquire(tmp_path).release()
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+def test_a_lock_that_cannot_be_read_is_tried_again_and_then_said(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_PAUSE", 0.0)
+    real, failures = Path.read_text, [2]
+
+    def shaky(path: Path, encoding: str) -> str:
+        if path.name == LOCK and failures[0] > 0:
+            failures[0] -= 1
+            raise OSError(code, os.strerror(code))
+        return real(path, encoding=encoding)
+
+    with Ledger.open(tmp_path) as ledger:
+        monkeypatch.setattr(Path, "read_text", shaky)
+        ledger.log("started", {})
+        failures[0] = 10**6
+        with pytest.raises(Interrupted, match=r"LOCK: cannot be read .*run the same command again"):
+            ledger.log("started", {})
+    monkeypatch.undo()
+    with LedgerReader.open(tmp_path) as reader:
+        assert len(reader.events("started")) == 1

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -18,16 +19,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evomerge.candidate import Candidate, Failed, Outcome
-from evomerge.errors import InvalidInput, RunLocked
+from evomerge.errors import InvalidInput, RunLocked, StorageTrouble
+from evomerge.plain_text import without_secrets
+from evomerge.run.directory import read_resolved
 from evomerge.run.ledger import LEDGER, Ledger, LedgerMismatch, LedgerReader
 from evomerge.run.ledger_file import LedgerFile
 from evomerge.run.ledger_schema import COLUMNS
 from evomerge.run.progress import Finished
+from evomerge.run.repair import repair
 from evomerge.run.replica.address import Address
 from evomerge.run.replica.copier import Copier
 from evomerge.run.replica.holding import Holding
 from evomerge.run.replica.rows import FILE_NAMES, KEYS, Sealed, inventory, rows
-from evomerge.run.replica.session import Session, StorageTrouble
+from evomerge.run.replica.session import Session
 from evomerge.run.replica.watching import SharedRun, shared_runs
 from tests.postgres import PASSWORD, Server
 from tests.run.fakes import FakeWorkers, drive, plan
@@ -311,6 +315,76 @@ def test_a_rewind_is_copied_and_an_old_copy_of_the_directory_is_not(
     assert tables(restored(address, tmp_path / "there")) == tables(run_dir)
 
 
+def test_a_repaired_run_goes_on_with_its_replica(address: Address, tmp_path: Path) -> None:
+    run_dir = run_directory(tmp_path / "run")
+    with Ledger.open(run_dir) as ledger:
+        for number in range(3):
+            ledger.log("started", {})
+            ledger.add_candidate(candidate(number))
+            ledger.record((number, "search"), scored(number), attempts=1, worker="w")
+    copied(address, run_dir)
+    old = shutil.copytree(run_dir, tmp_path / "old")
+    with closing(sqlite3.connect(run_dir / LEDGER)) as connection:
+        connection.execute("UPDATE evaluations SET items = 99 WHERE seq = 2")
+        connection.execute("UPDATE events SET time = 1.5 WHERE seq IN (1, 3)")
+        connection.commit()
+    assert len(repair(run_dir, dry=False, in_order=False).lost) == 3
+    copied(address, run_dir)
+    assert [row[0] for row in tables(run_dir)["events"]] == [2, 4]
+    assert tables(restored(address, tmp_path / "there")) == tables(run_dir)
+    with pytest.raises(LedgerMismatch, match="the run was continued elsewhere"):
+        Holding(address, old).take()
+
+
+def test_runs_may_be_called_like_anything_of_ours(address: Address) -> None:
+    with Session.open(address) as one, Session.open(address) as other:
+        assert one.lock_mirror()
+        assert other.lock("mirror")
+        assert other.lock("own mirror")
+        assert not other.lock_mirror()
+
+
+def test_a_copier_that_fails_says_so(
+    address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = run_directory(tmp_path / "run")
+    with Ledger.open(run_dir) as ledger:
+        ledger.log("started", {})
+
+    def broken(_file: LedgerFile) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("evomerge.run.replica.copier.inventory", broken)
+    lines, say = said()
+    with Copier(address, run_dir, say) as copier:
+        copier.connect(run_dir / "space.yaml")
+        with suppress(MemoryError), copier.copying():
+            wait_for(lambda: bool(lines))
+    assert lines[0].endswith("any more: MemoryError: no room")
+
+
+def test_an_interrupted_join_leaves_the_session_to_the_thread(
+    address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = run_directory(tmp_path / "run")
+    with Ledger.open(run_dir) as ledger:
+        ledger.log("started", {})
+
+    def interrupted(_thread: threading.Thread, _timeout: float) -> None:
+        raise KeyboardInterrupt
+
+    copier = Copier(address, run_dir, lambda _: None)
+    copier.connect(run_dir / "space.yaml")
+    with monkeypatch.context() as patch:
+        patch.setattr(Holding, "release", lambda _: pytest.fail("released under the thread"))
+        patch.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt), copier.copying():
+            pass
+        copier.close()
+    wait_for(lambda: all(thread.name != "replica" for thread in threading.enumerate()))
+    copier._holding.drop()
+
+
 def test_an_outage_is_said_once_and_caught_up(
     postgres: Server, address: Address, tmp_path: Path
 ) -> None:
@@ -453,9 +527,14 @@ def test_a_password_is_read_and_never_shown(user: str, password: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("mysql://u:secret@host/base", r"expected a URL such as postgresql://.*, got host/base"),
+        (
+            "mysql://u:secret@host/base",
+            r"expected a URL such as postgresql://.*, got mysql://\*\*\*@host/base",
+        ),
         ("postgresql://u:secret@host", r"\*\*\*@host: expected a database after the host"),
         ("postgresql://u:secret@host/?password=secret", "expected a database after the host"),
+        ("postgresql://u:top/secret@host/base", 'expected no "@" after the first "/"'),
+        ("postgresql://host/?sslpassword=secret&a=b", r"sslpassword=\*\*\*&a=b: expected a datab"),
     ],
 )
 def test_urls_that_are_none(text: str, problem: str) -> None:
@@ -468,3 +547,23 @@ def test_options_stay_and_a_password_among_them_goes() -> None:
     address = Address.parse("postgres://host/base?sslmode=require&password=secret")
     assert (address.plain, address.password) == ("postgres://host/base?sslmode=require", "secret")
     assert "secret" not in f"{address!r} {address}"
+    address = Address.parse("postgres://host/base?sslpassword=secret")
+    assert address.plain.endswith("?sslpassword=secret")
+    assert "secret" not in f"{address!r} {address} {address.hidden('wrong: secret')}"
+
+
+def test_a_url_given_as_a_path_is_not_shown_whole(tmp_path: Path) -> None:
+    path = Path("mysql://u:sec@ret/x@host/base?password=hidden")
+    for action in (
+        lambda: LedgerReader.open(path),
+        lambda: read_resolved(path),
+        lambda: repair(path, dry=True, in_order=False),
+    ):
+        with pytest.raises(
+            InvalidInput, match=r"mysql:/\*\*\*@host/base\?password=\*\*\*"
+        ) as error:
+            action()
+        assert not re.search("sec|ret|hidden", str(error.value).partition("base")[0])
+        assert "hidden" not in str(error.value)
+    place = tmp_path / "a@b" / "run?password=x"
+    assert without_secrets(str(place)) == str(place)

@@ -38,7 +38,14 @@ def test_candidates_that_differ_and_candidates_that_are_equal_pass(resident: Res
 def test_a_model_that_ignores_what_is_written_is_found(resident: ResidentModel) -> None:
     deaf = copy.deepcopy(resident.model)
     canary = Canary(deaf, resident.weights)
-    _become(resident, canary, _task(0.2))
-    _become(resident, canary, _task(0.2))
     with pytest.raises(StaleWeights, match="what was written does not reach it"):
         _become(resident, canary, _task(0.9))
+
+
+def test_without_norm_weights_another_tensor_is_moved(resident: ResidentModel) -> None:
+    matrices = {name: t for name, t in resident.weights.items() if t.dim() == 2}
+    canary = Canary(resident.model, matrices)
+    for recipe in (_task(0.0), _task(0.0, "code")):
+        _become(resident, canary, recipe)
+    with pytest.raises(StaleWeights, match="does not reach it"):
+        Canary(copy.deepcopy(resident.model), matrices).check("another")

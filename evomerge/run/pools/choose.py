@@ -107,6 +107,7 @@ class Workplace:
         workers: int,
         *,
         deadline: Deadline,
+        mapped: int,
         logs: Path,
         folders: tuple[str, ...] = (),
         root: str = "",
@@ -117,6 +118,7 @@ class Workplace:
             factory: makes one.
             workers: how many.
             deadline: after which one that has not answered is replaced.
+            mapped: bytes of files that each maps and all share, which the kernel counts as its own.
             logs: folder for what they print, where they are processes of this machine.
             folders: what workers read, to be fetched where it is missing; see `Fetching`.
             root: see `Fetching`.
@@ -136,7 +138,7 @@ class Workplace:
                 factory,
                 workers,
                 threads=threads,
-                memory=self._resources.memory,
+                memory=None if self._resources.memory is None else self._resources.memory + mapped,
                 deadline=deadline,
                 start_deadline=start_deadline,
                 logs=logs,

@@ -18,6 +18,7 @@ from evomerge.run.pools.local_worker import serve
 from evomerge.run.pools.serving import Message
 from evomerge.run.pools.supervised import START_DEADLINE, Gone, SupervisedPool
 
+_DYING_SECONDS = 10.0
 _SPAWN = multiprocessing.get_context("spawn")  # forking would copy threads and CUDA state
 
 
@@ -40,7 +41,7 @@ def local_pool(
         factory: makes a worker in its process.
         size: how many processes; with GPUs, process i sees GPU i modulo their number.
         threads: OMP_NUM_THREADS of each.
-        memory: bytes that each may have to itself; mapped parents, which all share, do not count.
+        memory: bytes of data that each may have; files that safetensors maps count as well.
         deadline: after which a process that has not answered is killed.
         start_deadline: seconds until a process must be ready.
         logs: folder for what workers print, one file per place; None prints it to stderr.
@@ -115,11 +116,12 @@ class LocalMember:
         return None
 
     def kill(self) -> None:
-        """Kill the process and wait for the kernel to be done with it."""
+        """Kill the process and wait for the kernel to be done with it, but not for ever."""
         if not self.connection.closed:
             self._process.kill()
-            self._process.join()
-            self._process.close()
+            self._process.join(_DYING_SECONDS)
+            if self._process.exitcode is not None:  # else the kernel is stuck in a call for it
+                self._process.close()
             self.connection.close()
 
     def _send(self, message: bytes) -> bool:

@@ -35,7 +35,7 @@ def serve(
 
     The driver sends pickled assignments, or an empty message that asks for a sign of life.
     """
-    _die_with(driver)
+    die_with(driver)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(environment)  # before the factory's modules are imported: they read it then
     _redirect(log)
@@ -74,8 +74,11 @@ def _answer_all(pipe: Connection) -> int:
             return 1
 
 
-def _die_with(driver: int) -> None:
-    """Have the kernel kill this process when the driver dies, even from kill -9 and while busy."""
+def die_with(driver: int) -> None:
+    """Have the kernel kill this process when its parent dies, even from kill -9 and while busy.
+
+    The parent is the process `driver`, or more exactly the thread of it that started this one.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != driver:

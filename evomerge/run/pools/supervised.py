@@ -14,7 +14,7 @@ from evomerge.candidate import OUT_OF_MEMORY, Assignment, Failed, Lost, Scored
 from evomerge.errors import EvomergeError
 from evomerge.run.pool import Answer, Deadline
 from evomerge.run.pools.backoff import Backoff
-from evomerge.run.pools.serving import Message, Started, StartFailure
+from evomerge.run.pools.serving import Message, Started, StartFailure, one_line
 
 START_DEADLINE = 900.0
 _CHECK_DEADLINE = 60.0
@@ -195,7 +195,11 @@ class SupervisedPool(Generic[M]):
         now = time.monotonic()
         for place in range(self._size):
             if place not in self._posts and self._backoff.due(place) <= now:
-                member = self._transport.launch(place)
+                try:
+                    member = self._transport.launch(place)
+                except OSError as error:  # no more processes, descriptors or memory for a while
+                    self._not_started(place, StartFailure((one_line(error),)))
+                    continue
                 self._posts[place] = _Post(member, f"place {place}", "place", float("inf"))
 
     def _listen(self, timeout: float) -> None:
@@ -254,6 +258,9 @@ class SupervisedPool(Generic[M]):
     def _dismiss_unready(self, place: int, failure: StartFailure) -> None:
         """Replace a worker that could not start, unless that is hopeless."""
         self._posts.pop(place).member.kill()
+        self._not_started(place, failure)
+
+    def _not_started(self, place: int, failure: StartFailure) -> None:
         _log.warning("worker at place %d did not start: %s", place, " ".join(failure.problems))
         others = {post.expected for post in self._posts.values()}
         ready, starting = bool(others - {"place", "start"}), "start" in others

@@ -7,6 +7,7 @@ from typing import final
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from evomerge.errors import InvalidInput
+from evomerge.plain_text import without_secrets
 
 SCHEMES = ("postgresql://", "postgres://")
 _HIDDEN = "***"
@@ -46,10 +47,15 @@ class Address:
         if not is_address(text):
             raise InvalidInput(
                 "storage: expected a URL such as postgresql://USER@HOST/DATABASE, got "
-                f"{text.rpartition('@')[2]}"
+                f"{without_secrets(text)}"
             )
         scheme, _, rest = text.partition("://")
         authority, slash, path = rest.partition("/")
+        if "@" in path:  # most likely the password has a "/", so nothing of it is shown
+            raise InvalidInput(
+                'storage: expected no "@" after the first "/" of the URL; in a password write "/" '
+                'as %2F, in other places "@" as %40'
+            )
         account, at, hosts = authority.rpartition("@")
         user, colon, password = account.partition(":")
         target, _, run = f"{hosts}{slash}{path}".partition("#")
@@ -68,10 +74,14 @@ class Address:
 
     def hidden(self, text: str) -> str:
         """`text` without the password, in case a library quotes it."""
-        return text.replace(self.password, _HIDDEN) if self.password else text
+        options = parse_qsl(self.plain.partition("?")[2])
+        others = [value for name, value in options if "password" in name.lower()]
+        for secret in filter(None, (self.password, *others)):
+            text = text.replace(secret, _HIDDEN)
+        return text
 
     def __str__(self) -> str:
-        scheme, _, rest = self.plain.partition("://")
+        scheme, _, rest = without_secrets(self.plain).partition("://")
         secret = f":{_HIDDEN}" if self.password is not None else ""
         account = f"{self.user or ''}{secret}@" if self.user or secret else ""
         return f"{scheme}://{account}{rest}{f'#{self.run}' if self.run else ''}"

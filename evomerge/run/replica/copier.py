@@ -11,13 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
-from evomerge.errors import EvomergeError, Interrupted, InvalidInput, RunLocked
+from evomerge.errors import EvomergeError, Interrupted, InvalidInput, RunLocked, StorageTrouble
+from evomerge.plain_text import one_line
 from evomerge.run.ledger import LEDGER, LedgerMismatch
 from evomerge.run.ledger_file import LedgerFile
 from evomerge.run.replica.address import Address
 from evomerge.run.replica.holding import Holding
 from evomerge.run.replica.rows import Inventory, Sealed, file_rows, inventory, rows
-from evomerge.run.replica.session import StorageTrouble
 
 _EVERY = 1.0
 _SHARE = 20.0
@@ -75,6 +75,7 @@ class Copier:
         """
         self._files = file_rows(self._run_dir)
         thread = threading.Thread(target=self._run, name="replica", daemon=True)
+        self._stuck = True  # a signal may interrupt the join below
         thread.start()
         try:
             yield
@@ -127,6 +128,9 @@ class Copier:
                 self._stop.set()
         except InvalidInput as error:
             self._say(f"storage: nothing is copied to {self.address} any more: {error}")
+        except Exception as error:  # in a thread nobody would see it
+            text = self.address.hidden(one_line(f"{type(error).__name__}: {error}"))
+            self._say(f"storage: nothing is copied to {self.address} any more: {text}")
 
     def _step(self) -> float:
         """Copy what is new; returns the seconds to wait until the next time."""

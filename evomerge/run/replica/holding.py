@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, final
 
-from evomerge.errors import InvalidInput, RunLocked
+from evomerge.errors import InvalidInput, RunLocked, StorageTrouble
 from evomerge.run.ledger import LEDGER, LedgerMismatch
 from evomerge.run.ledger_count import COUNT
+from evomerge.run.ledger_errors import explained
 from evomerge.run.ledger_file import IDENTITY, LedgerFile
 from evomerge.run.ledger_schema import FORMAT
 from evomerge.run.replica.address import Address
@@ -29,7 +30,7 @@ from evomerge.run.replica.rows import (
     inventory,
     put,
 )
-from evomerge.run.replica.session import RunLine, Session, StorageTrouble
+from evomerge.run.replica.session import RunLine, Session
 
 _RUN_FILE = "run.json"
 _OURS: Final = {"LOCK", "logs", LEDGER, COUNT, f".{LEDGER}.tmp", f"{LEDGER}-wal", f"{LEDGER}-shm"}
@@ -140,7 +141,8 @@ class Holding:
             return
         file = LedgerFile.reading(path)
         try:
-            problem = _contradiction(inventory(file), remote, _rewinds(file))
+            rewinds, repairs = _events(file, "rewound"), _events(file, "repaired")
+            problem = _contradiction(inventory(file), remote, rewinds, repairs)
         finally:
             file.connection.close()
         if problem:
@@ -184,26 +186,35 @@ def _restorable(run_dir: Path) -> bool:
     return FILE_NAMES[-1] not in names and names <= _OURS | files
 
 
-def _contradiction(local: Inventory, remote: Inventory, rewinds: frozenset[str]) -> str:
+def _contradiction(
+    local: Inventory, remote: Inventory, rewinds: frozenset[int], repairs: frozenset[int]
+) -> str:
     """Why `remote` cannot be a former state of `local`; empty when it can.
 
     Every start of a driver logs an event, and events stay for ever: a run that went on elsewhere
-    has one that is unknown here. Evaluations may only be missing here if they were taken back.
+    has one that is unknown here. Evaluations may only be missing here if they were taken back, or
+    lost to a repair that the replica does not know of; one may have lost events before it, too.
     """
     identity = (META, IDENTITY)
     if local[identity] != remote[identity]:
         return "belongs to another run than"
-    if any(local.get(key) != seal for key, seal in remote.items() if key[0] == EVENTS):
-        return "the run was continued elsewhere, see"
+    news = {seq for seq in rewinds | repairs if (EVENTS, str(seq)) not in remote}
+    repaired = max(news & repairs, default=0)
+    for key, seal in remote.items():
+        lost = key not in local and key[0] == EVENTS and int(key[1]) < repaired
+        if key[0] == EVENTS and local.get(key) != seal and not lost:
+            return "the run was continued elsewhere, see"
     unknown = any(local.get(key) != seal for key, seal in remote.items() if key[0] == "evaluations")
-    if unknown and all((EVENTS, name) in remote for name in rewinds):
+    if unknown and not news:
         return "lacks evaluations that are in"
     return ""
 
 
-def _rewinds(file: LedgerFile) -> frozenset[str]:
-    found = file.connection.execute("SELECT seq FROM events WHERE kind = 'rewound'")
-    return frozenset(str(seq) for (seq,) in found)
+def _events(file: LedgerFile, kind: str) -> frozenset[int]:
+    """The numbers of the events of this kind."""
+    with explained(file.path):
+        found = file.connection.execute("SELECT seq FROM events WHERE kind = ?", (kind,))
+        return frozenset(int(seq) for (seq,) in found)
 
 
 def _moved(row: Sealed, space_file: Path) -> Sealed:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.run.ledger import LEDGER
+from evomerge.run.ledger_errors import explained
 from evomerge.run.ledger_file import LedgerFile
-from evomerge.run.ledger_schema import COLUMNS, SCHEMA
+from evomerge.run.ledger_schema import BESIDE, COLUMNS, SCHEMA
 
 FILES = "files"
 """The part whose rows are the small text files of the run directory."""
@@ -24,8 +25,6 @@ META = "meta"
 EVENTS = "events"
 KEYS: Mapping[str, str] = {META: "key", "candidates": "id", "evaluations": "seq", EVENTS: "seq"}
 """The column that names a row of a table."""
-_BESIDE: Mapping[str, str] = {"evaluations": "results", EVENTS: "seq"}
-"""The column of a table that its rows' checksums do not cover."""
 _CHUNK = 200
 
 Key = tuple[str, str]
@@ -48,8 +47,9 @@ def inventory(file: LedgerFile) -> Inventory:
     found: Inventory = {}
     for table, key in KEYS.items():
         query = f"SELECT {key}, checksum FROM {table} ORDER BY {key}"
-        for name, checksum in file.connection.execute(query):
-            found[(table, _name(name))] = checksum
+        with explained(file.path):
+            for name, checksum in file.connection.execute(query):
+                found[(table, _name(name))] = checksum
     return found
 
 
@@ -61,7 +61,7 @@ def rows(file: LedgerFile, wanted: Inventory) -> Iterator[Sealed]:
     """
     for table in COLUMNS:
         names = [_value(name) for part, name in wanted if part == table]
-        key, also = KEYS[table], _BESIDE.get(table, "NULL")
+        key, also = KEYS[table], BESIDE.get(table, "NULL")
         for chunk in _chunks(names):
             clause = f"WHERE {key} IN ({', '.join('?' * len(chunk))}) ORDER BY {key}"
             for row, beside in file.rows_and(also, table, clause, chunk):
@@ -88,12 +88,18 @@ def put(run_dir: Path, came: Iterable[Sealed], gone: Sequence[Key]) -> None:
     """Bring the ledger and files of `run_dir`, which nobody else uses, to what was sent.
 
     A ledger that does not exist is made, under its name only when it is complete.
+
+    Raises:
+        InvalidInput, Interrupted: the ledger is damaged, or cannot be written now.
     """
     path = run_dir / LEDGER
     building = path if path.exists() else path.with_name(f".{LEDGER}.tmp")
     if building != path:
         building.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(building, isolation_level=None)) as connection:
+    with (
+        explained(path),
+        contextlib.closing(sqlite3.connect(building, isolation_level=None)) as connection,
+    ):
         connection.execute("BEGIN")
         if building != path:
             for statement in SCHEMA:
@@ -115,8 +121,8 @@ def _inserted(connection: sqlite3.Connection, row: Sealed) -> bool:
         return False
     values: list[Any] = json.loads(row.body)
     named = dict(zip(COLUMNS[table], values, strict=False)) | {"checksum": row.checksum}
-    if table in _BESIDE:
-        named[_BESIDE[table]] = values[-1]
+    if table in BESIDE:
+        named[BESIDE[table]] = values[-1]
     marks = ", ".join("?" * len(named))
     statement = f"INSERT OR REPLACE INTO {table} ({', '.join(named)}) VALUES ({marks})"
     connection.execute(statement, list(named.values()))

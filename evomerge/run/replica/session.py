@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, final
 
-from evomerge.errors import EvomergeError, PreflightFailed
+from evomerge.errors import PreflightFailed, StorageTrouble
 from evomerge.run.ledger_schema import FORMAT
 from evomerge.run.replica.address import Address
 from evomerge.run.replica.rows import Inventory, Key, Sealed
@@ -38,6 +38,8 @@ _PUT = """INSERT INTO evomerge_rows (run, part, name, body, checksum) VALUES (%s
 _HOLDER = """FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND ((classid::bigint << 32) | objid::bigint) = %s"""
+_RUN, _OWN = "run", "own"
+"""Kinds of advisory locks: a run may be called like something of ours."""
 _FETCHED = 100
 # A host that vanished must not keep a run for the two hours that TCP takes by default.
 _PATIENCE = {
@@ -54,12 +56,6 @@ _SERVER_PATIENCE = {
     "tcp_keepalives_count": "4",
     "statement_timeout": "120s",
 }
-
-
-class StorageTrouble(EvomergeError):
-    """The database cannot be used now; trying again may help; exit code 3."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ class Session:
         if self._tables_exist():
             return
         with self._transaction():
-            self._execute("SELECT pg_advisory_xact_lock(%s)", _number("tables"))
+            self._execute("SELECT pg_advisory_xact_lock(%s)", _number(_OWN, "tables"))
             for statement in _TABLES:
                 self._execute(statement)
 
@@ -128,11 +124,15 @@ class Session:
 
     def lock(self, run: str) -> bool:
         """Take the run for this session without waiting; whether it is ours now."""
-        return bool(self._execute("SELECT pg_try_advisory_lock(%s)", _number(run)).fetchone()[0])
+        return self._locked(_number(_RUN, run))
+
+    def lock_mirror(self) -> bool:
+        """Take the right to write the database's mirror, in the same way."""
+        return self._locked(_number(_OWN, "mirror"))
 
     def end_holder(self, run: str) -> None:
         """End the session that holds the run: one of our own that the network cut off."""
-        self._execute(f"SELECT pg_terminate_backend(pid) {_HOLDER}", _number(run))
+        self._execute(f"SELECT pg_terminate_backend(pid) {_HOLDER}", _number(_RUN, run))
 
     def claim(self, run: str, token: str, owner: str) -> None:
         """Say who drives the run from now on; the run must be locked by this session."""
@@ -210,9 +210,12 @@ class Session:
         query = "SELECT to_regclass('evomerge_runs'), to_regclass('evomerge_rows')"
         return None not in self._execute(query).fetchone()
 
+    def _locked(self, number: int) -> bool:
+        return bool(self._execute("SELECT pg_try_advisory_lock(%s)", number).fetchone()[0])
+
     def _line(self, row: Sequence[Any]) -> RunLine:
         run, form, version, token, owner, idle, evaluations = row
-        held = self._execute(f"SELECT count(*) {_HOLDER}", _number(run)).fetchone()[0]
+        held = self._execute(f"SELECT count(*) {_HOLDER}", _number(_RUN, run)).fetchone()[0]
         return RunLine(run, form, version, token, owner, idle, held > 0, evaluations)
 
     def _execute(self, query: str, *values: object) -> Any:
@@ -237,6 +240,7 @@ def _explained(address: Address) -> Iterator[None]:
         ) from None  # what the library says may quote the password
 
 
-def _number(run: str) -> int:
-    """The advisory lock of a run: 63 bits, so that its halves are what pg_locks shows."""
-    return int.from_bytes(hashlib.sha256(f"evomerge {run}".encode()).digest()[:8], "big") >> 1
+def _number(kind: str, name: str) -> int:
+    """The advisory lock of a thing: 63 bits, so that its halves are what pg_locks shows."""
+    text = f"evomerge {kind} {name}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

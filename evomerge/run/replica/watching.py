@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
-from evomerge.errors import InvalidInput
+from evomerge.errors import InvalidInput, StorageTrouble
 from evomerge.run.ledger_schema import FORMAT
 from evomerge.run.replica.address import Address
 from evomerge.run.replica.holding import wrong_format
 from evomerge.run.replica.rows import Inventory, put
-from evomerge.run.replica.session import RunLine, Session, StorageTrouble
+from evomerge.run.replica.session import RunLine, Session
 
 _PATIENCE = 60.0
 _PAUSE = 1.0
