@@ -186,47 +186,36 @@ def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     return found
 
 
-def equal_time(workers: int, seeds: range, rows: dict[str, Any]) -> dict[str, Any]:
-    """What arrival reaches in the time that the barrier needs for the usual candidates."""
-    faster = rows["generation by generation"]["time"]["median"]
-    slower = rows["by arrival"]["time"]["median"]
-    count = int(rows["candidates"] * faster / slower)
-    population = max(default_population(DIMENSION), workers)
-    schedule = schedules(workers)["by arrival"]
-    found = [simulated(workers, _plan(count, population, schedule, seed), seed) for seed in seeds]
-    return {"candidates": count, **summary(found)}
-
-
 def _plan(candidates: int, population: int, schedule: Schedule, seed: int) -> RunPlan:
     return plan(candidates=candidates, population=population, schedule=schedule, seed=seed)
 
 
 def main() -> None:
-    """Measure everything."""
+    """Measure everything; what is known is written after every part."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--pace", type=float, default=0.25, help="seconds per evaluation")
+    parser.add_argument("--real-only", action="store_true", help="keep what was simulated before")
     arguments = parser.parse_args()
-    seeds = range(arguments.seeds)
+    file, seeds = HERE / "utilization.json", range(arguments.seeds)
     result: dict[str, Any] = {"spread": SPREAD, "seeds": arguments.seeds, "simulated": {}}
-    for workers, candidates in ((8, 400), (32, 800), (128, 1920)):
+    if arguments.real_only:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    for workers, candidates in () if arguments.real_only else ((8, 400), (32, 800), (128, 1920)):
         population = max(default_population(DIMENSION), workers)
         rows: dict[str, Any] = {"candidates": candidates, "population": population}
-        for name, schedule in schedules(workers).items():
-            found = [
-                simulated(workers, _plan(candidates, population, schedule, seed), seed)
-                for seed in seeds
-            ]
-            rows[name] = summary(found)
-            print(workers, name, json.dumps(rows[name]), flush=True)
-        rows["by arrival, same time as generation by generation"] = equal_time(workers, seeds, rows)
         result["simulated"][str(workers)] = rows
+        for name, schedule in schedules(workers).items():
+            runs = [(_plan(candidates, population, schedule, seed), seed) for seed in seeds]
+            rows[name] = summary([simulated(workers, *run) for run in runs])
+            print(workers, name, json.dumps(rows[name]), flush=True)
+            file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     result["real"] = {
         name: real(_plan(120, default_population(DIMENSION), schedule, 0), 0, arguments.pace)
         for name, schedule in schedules(2).items()
     }
     print(json.dumps(result["real"]))
-    (HERE / "utilization.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

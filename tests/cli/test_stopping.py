@@ -149,7 +149,7 @@ def in_terminal(run: Path) -> tuple[int, int]:
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(ROOT)
-        os.execve(sys.executable, command, os.environ | {"TERM": "xterm"})
+        os.execve(sys.executable, command, os.environ | {"TERM": "xterm", "PYTHONPATH": str(ROOT)})
     os.set_blocking(terminal, False)
     return process, terminal
 
