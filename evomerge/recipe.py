@@ -202,7 +202,8 @@ class Recipe:
 
 def _fields(value: Any) -> dict[str, object]:
     """A part of a recipe as a mapping with its type's name."""
-    return {"": type(value).__name__, **vars(value)}
+    names = value.__dataclass_fields__
+    return {"": type(value).__name__, **{name: getattr(value, name) for name in names}}
 
 
 # The encoder writes tuples as lists, and asks for the parts that it does not know: all dataclasses.
