@@ -137,7 +137,7 @@ def test_workers_by_default() -> None:
 def test_memory_of_some_workers() -> None:
     found = MemoryNeeds(2 * GB, GB, 3 * GB, measured=True)
     assert found.total(3) == 10 * GB
-    assert [found.fitting(free * GB) for free in (4, 5, 6, 9, 10)] == [0, 0, 1, 2, 3]
+    assert [found.fitting(free * GB) for free in (4, 5, 6, 9, 10)] == [0, 1, 1, 3, 3]
     assert found.fitting(0) == 0
     estimate = estimated_memory(Footprint((), 3 * GB, 2 * GB, GB, 0, 0), GB)
     assert estimate.worker > 2 * GB

@@ -79,7 +79,8 @@ def test_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_engine("local", None, nothing) == EngineChoice("local")
 
 
-def test_what_only_ray_can_is_refused_elsewhere() -> None:
+@pytest.mark.parametrize(("engine", "problems"), [("local", 2), ("inline", 3)])
+def test_what_an_engine_cannot_do_is_refused(engine: str, problems: int) -> None:
     with pytest.raises(InvalidInput, match="only the ray engine") as caught:
-        choose_engine("local", "auto", WorkerResources(1, 0.5, 10**9))
-    assert len(caught.value.problems) == 3
+        choose_engine(engine, "auto", WorkerResources(1, 0.5, 10**9))
+    assert len(caught.value.problems) == problems
