@@ -120,9 +120,20 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class Objective:
-    """The goals and their weights; fitness is the weighted mean of signed ratios, maximised."""
+    """The goals and their weights; fitness is the weighted mean of signed ratios, maximised.
+
+    Attributes:
+        goals: a task of weight 0 is scored for constraints only.
+        pareto: every goal that has weight is an objective of its own.
+    """
 
     goals: tuple[TaskGoal, ...]
+    pareto: bool = False
+
+    @property
+    def trades(self) -> tuple[TaskGoal, ...]:
+        """The goals that are objectives of their own; empty when the fitness is all there is."""
+        return tuple(goal for goal in self.goals if goal.weight > 0) if self.pareto else ()
 
     def goal(self, task: str) -> TaskGoal:
         """The goal of `task`."""
@@ -145,7 +156,11 @@ class Objective:
 
     def aims(self, sums: tuple[TaskTotals, ...]) -> tuple[float, ...]:
         """What a strategy maximises, one number per objective, from the totals of every task."""
-        return (self.fitness_of(sums),)
+        if not self.pareto:
+            return (self.fitness_of(sums),)
+        by_task = {task.task: task for task in sums}
+        found = ((goal, by_task[goal.task]) for goal in self.trades if goal.task in by_task)
+        return tuple(goal.sign * task.value / task.weight for goal, task in found)
 
     def scores(self, results: tuple[TaskOutcomes, ...]) -> tuple[TaskScore, ...]:
         """The task metrics in their own units, with standard errors (delta method)."""

@@ -8,12 +8,13 @@ from typing import Any
 from evomerge.candidate import Genotype, ItemSelection
 from evomerge.errors import InvalidInput
 from evomerge.run.baselines import Baseline, baselines, starting_points
-from evomerge.run.config import SpaceFile, StrategyConfig
+from evomerge.run.config import ObjectiveConfig, SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
 from evomerge.run.plan import Batches, FinalPlan, StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stack_stage import stack_baselines
+from evomerge.search import chebyshev
 from evomerge.search.cma_es import CmaEs, default_population
 from evomerge.search.first_paths import first_paths
 from evomerge.search.ga import Ga
@@ -43,8 +44,9 @@ def stage_plan(
         InvalidInput: the algorithm cannot search this space.
     """
     config, space = file.strategy_of(stage.config), stage.space
-    algorithm = config.algorithm or _usual(space)
-    usual = default_population(space.dimension) if algorithm == "cma_es" else _GA_POPULATION
+    trades = _trades(file.objective)
+    algorithm = config.algorithm or _usual(space, trades)
+    usual = _usual_population(algorithm, space, trades)
     given = stored.population if stored else max(usual, workers, _FEWEST)
     size = config.population or given
     seed = derive(file.seed, stage.config.name) if stage.config.name else file.seed
@@ -68,7 +70,11 @@ def stage_plan(
         space=space,
         baselines=fixed,
         algorithm=algorithm,
-        strategy=_strategy(algorithm, space, config, seed, size),
+        strategy=(
+            _strategy(algorithm, space, config, seed, size)
+            if not trades
+            else _trading(algorithm, space, config, seed, size, objectives=trades)
+        ),
         starting_points=points,
         population=size,
         schedule=_schedule(config, stored, size, workers),
@@ -113,8 +119,46 @@ def _schedule(
     return Schedule(ordered, ahead if config.ahead is None else config.ahead)
 
 
-def _usual(space: SearchSpace | StackSpace) -> str:
-    return "stack_ga" if isinstance(space, StackSpace) else "cma_es"
+def _trades(objective: ObjectiveConfig) -> int:
+    """How many objectives of their own there are; 0 where the weighted mean is the only one."""
+    if objective.combine != "pareto":
+        return 0
+    return sum(task.weight > 0 for task in objective.tasks) + (objective.cost is not None)
+
+
+def _usual(space: SearchSpace | StackSpace, trades: int) -> str:
+    return "stack_ga" if isinstance(space, StackSpace) and not trades else "cma_es"
+
+
+def _usual_population(algorithm: str, space: SearchSpace | StackSpace, trades: int) -> int:
+    if algorithm != "cma_es":
+        return _GA_POPULATION
+    return chebyshev.usual_population(trades) if trades else default_population(space.dimension)
+
+
+def _trading(
+    algorithm: str,
+    space: SearchSpace | StackSpace,
+    config: StrategyConfig,
+    seed: int,
+    population: int,
+    *,
+    objectives: int,
+) -> Callable[[Genotype], Strategy]:
+    """Makes a strategy that learns from several objectives."""
+    if algorithm != "cma_es":
+        raise InvalidInput(
+            f"strategy.algorithm: {algorithm} learns from one objective; with objective.combine: "
+            "pareto use cma_es"
+        )
+
+    def made(start: Genotype) -> Strategy:
+        begin = paper_start(space, config.sigma) if isinstance(space, StackSpace) else start
+        return chebyshev.Chebyshev(
+            begin, objectives=objectives, seed=seed, population=population, sigma=config.sigma
+        )
+
+    return made
 
 
 def _strategy(
