@@ -39,7 +39,7 @@ def directions(objectives: int) -> Floats:
     its edges and its centre.
     """
     if objectives == 2:
-        corners = [(place / 4.0, 1.0 - place / 4.0) for place in range(5)]
+        corners: list[tuple[float, ...]] = [(place / 4.0, 1.0 - place / 4.0) for place in range(5)]
     else:
         unit = np.eye(objectives)
         corners = [tuple(row) for row in unit]
