@@ -1,4 +1,4 @@
-"""Several objectives: a CMA-ES for each of several trades, all learning from one generation.
+"""Several objectives: a search for each of several trades, all learning from one generation.
 
 Augmented Chebyshev scalarisation (Steuer & Choo 1983; Zhang & Li 2007, MOEA/D, eq. 6): direction w
 minimises max_j w_j (z_j - f_j) / s_j + RHO sum_j w_j (z_j - f_j) / s_j. The ideal point z is the
@@ -9,15 +9,14 @@ the scale s is the spread of each objective, averaged over generations.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.candidate import Genotype, Scores
-from evomerge.search.cma_es import CmaEs
-from evomerge.seeding import derive
+from evomerge.search.strategy import Strategy
 
 MOST_OBJECTIVES = 4
 ESTIMATES = 2
@@ -55,7 +54,7 @@ def usual_population(objectives: int) -> int:
 
 
 class Chebyshev:
-    """One CMA-ES per direction (stateful).
+    """One search per direction (stateful).
 
     Directions take turns in proposing. Each learns from the members of a generation that it or its
     two nearest neighbours proposed: with few candidates per direction that is most of what is known
@@ -63,23 +62,18 @@ class Chebyshev:
     """
 
     def __init__(
-        self, start: Genotype, *, objectives: int, seed: int, population: int, sigma: float
+        self, search: Callable[[int, int], Strategy], *, objectives: int, population: int
     ) -> None:
-        """Begin everywhere at `start` with step size `sigma`."""
+        """`search(k, n)` begins the search of direction k, for one objective, told n at a time.
+
+        It must be able to learn from what it did not propose, as CmaEs is.
+        """
         self._weights = directions(objectives)
         count = len(self._weights)
         share = math.ceil(population * min(_NEIGHBOURS, count) / count)
         self._learns_from = min(max(share, _EACH), population)
         self._population = population
-        self._searches = [
-            CmaEs(
-                start,
-                seed=derive(seed, "direction", place),
-                population=self._learns_from,
-                sigma=sigma,
-            )
-            for place in range(count)
-        ]
+        self._searches = [search(place, self._learns_from) for place in range(count)]
         self._asked = 0
         self._by: dict[Genotype, list[int]] = {}
         self._scale: Floats | None = None

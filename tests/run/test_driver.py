@@ -234,7 +234,7 @@ def test_recorded_outcomes_are_not_evaluated_again(tmp_path: Path) -> None:
 def test_another_trajectory_is_refused(tmp_path: Path) -> None:
     finish(tmp_path)
     stage = plan().stages[0]
-    other = replace(stage, strategy=lambda start: CmaEs(start, seed=4, population=8, sigma=0.1))
+    other = replace(stage, strategy=lambda start, _: CmaEs(start, seed=4, population=8, sigma=0.1))
     with pytest.raises(LedgerMismatch, match="candidate"):
         list(drive(tmp_path, replace(plan(), stages=(other,)), FakeWorkers()))
 
