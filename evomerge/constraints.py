@@ -159,15 +159,18 @@ def _resampled(
     rng = generator(0, "constraint", count)
     to_metric = AGGREGATIONS[goal.aggregation].metric
     drawn: list[tuple[float, float | None]] = []
-    for _ in range(_BOOTSTRAPS):
-        places = rng.integers(0, count, count)
-        pair = [
-            None if part is None else to_metric(part[0, places].sum() / part[1, places].sum())
-            for part in (ours, reference)
-        ]
-        assert pair[0] is not None, "our own outcomes are there"
-        drawn.append((float(pair[0]), None if pair[1] is None else float(pair[1])))
+    for _ in range(0, _BOOTSTRAPS, 100):  # blocks keep the index matrix small
+        places = rng.integers(0, count, (100, count))
+        ratios = [_ratios(part, places) for part in (ours, reference) if part is not None]
+        metrics = [[to_metric(float(ratio)) for ratio in part] for part in ratios]
+        drawn += zip(metrics[0], metrics[1] if len(metrics) > 1 else [None] * 100, strict=True)
     return drawn
+
+
+def _ratios(columns: Columns, places: NDArray[np.int64]) -> Columns:
+    """sum(value) / sum(weight) of the items at `places`, shape [draws, items] -> [draws]."""
+    sums = columns[:, places].sum(axis=2)
+    return np.asarray(sums[0] / sums[1])
 
 
 def _columns(goal: TaskGoal, results: Results) -> Columns:

@@ -31,9 +31,20 @@ class Standing(Enum):
     WORSE = "worse"
     UNDECIDED = "undecided"
     UNVERIFIED = "unverified"
+    ALONE = "alone keeps the constraints"
+    BROKEN = "violates a constraint"
 
 
-VERIFIED = frozenset({Standing.BETTER, Standing.NOT_BETTER, Standing.WORSE, Standing.UNDECIDED})
+VERIFIED = frozenset(
+    {
+        Standing.BETTER,
+        Standing.NOT_BETTER,
+        Standing.WORSE,
+        Standing.UNDECIDED,
+        Standing.ALONE,
+        Standing.BROKEN,
+    }
+)
 """The situations in which the holdout was used."""
 
 
@@ -81,6 +92,10 @@ def standing(summary: RunSummary) -> Standing:
         return Standing.INTERRUPTED if summary.state == "interrupted" else Standing.RUNNING
     if not summary.holdout:
         return Standing.UNVERIFIED
+    if summary.broken:
+        return Standing.BROKEN
+    if summary.better and best_baseline(summary.holdout) is None:
+        return Standing.ALONE
     if summary.better is None:
         return Standing.UNDECIDED
     if summary.better:
@@ -114,9 +129,10 @@ def is_winner(summary: RunSummary, row: ModelRow) -> bool:
 def best_baseline(rows: tuple[ModelRow, ...]) -> ModelRow | None:
     """The bar to clear: the best base, parent, fixed recipe or earlier result among the rows.
 
-    An earlier result that is handed over is none for itself.
+    An earlier result that is handed over is none for itself, and whoever violates a constraint is
+    none for anybody.
     """
-    bars = (row for row in best_first(rows) if row.kind != "winner")
+    bars = (row for row in best_first(rows) if row.kind != "winner" and row.eligible)
     return next((r for r in bars if r.kind != "stage" or r.comparison is not None), None)
 
 
@@ -126,6 +142,8 @@ def kind_word(summary: RunSummary, row: ModelRow) -> str:
     if row.kind == "winner":
         return "winner" if kept else "finalist"
     word = KIND_WORDS.get(row.kind, row.kind)
+    if not row.eligible:
+        word = f"{word}, violates a constraint"
     return f"{word}, kept" if kept else word
 
 

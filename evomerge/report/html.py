@@ -31,6 +31,8 @@ _TONES = {
     Standing.WORSE: "bad",
     Standing.UNDECIDED: "fair",
     Standing.UNVERIFIED: "bad",
+    Standing.ALONE: "good",
+    Standing.BROKEN: "bad",
 }
 
 

@@ -103,7 +103,7 @@ def resolved_stage(stage: Stage, plan: StagePlan, items: ItemSelection) -> dict[
         "ahead": plan.schedule.ahead,
         "minibatch": plan.batches.first(items),
         "dimensions": space.dimension,
-        "baselines": [{"label": b.label, "kind": b.kind} for b in plan.baselines],
+        "baselines": [{"label": b.label, "kind": b.kind, "model": b.model} for b in plan.baselines],
     }
 
 
