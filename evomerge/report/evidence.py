@@ -92,14 +92,16 @@ def standing(summary: RunSummary) -> Standing:
         return Standing.INTERRUPTED if summary.state == "interrupted" else Standing.RUNNING
     if not summary.holdout:
         return Standing.UNVERIFIED
-    if summary.broken:
-        return Standing.BROKEN
-    if summary.better and best_baseline(summary.holdout) is None:
-        return Standing.ALONE
+    return Standing.BROKEN if summary.broken else _verified(summary)
+
+
+def _verified(summary: RunSummary) -> Standing:
+    """What the holdout shows of a winner that it does not see violate a constraint."""
     if summary.better is None:
         return Standing.UNDECIDED
     if summary.better:
-        return Standing.BETTER
+        alone = best_baseline(summary.holdout) is None
+        return Standing.ALONE if alone else Standing.BETTER
     evolved = summary.winner is not None and summary.winner.kind in EVOLVED
     return Standing.WORSE if evolved else Standing.NOT_BETTER
 
@@ -143,7 +145,7 @@ def kind_word(summary: RunSummary, row: ModelRow) -> str:
         return "winner" if kept else "finalist"
     word = KIND_WORDS.get(row.kind, row.kind)
     if not row.eligible:
-        word = f"{word}, violates a constraint"
+        word = "breaks limit"
     return f"{word}, kept" if kept else word
 
 

@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from evomerge.report.drawing import (
     ACCENT,
+    CARD,
     INK,
     MUTED,
     RIVAL,
@@ -99,7 +100,9 @@ def _scatter(
             ends = ([x - half, x + half], [y, y]) if horizontal else ([x, x], [y - half, y + half])
             axes.plot(*ends, color=colour, linewidth=0.8, alpha=0.45, zorder=2)
         size = 8.0 if row.candidate == winner else 5.5
-        axes.plot([x], [y], "o" if on_front else "s", color=colour, markersize=size, zorder=4)
+        face = colour if row.eligible else CARD
+        shape = "o" if on_front else "s"
+        axes.plot([x], [y], shape, color=colour, markerfacecolor=face, markersize=size, zorder=4)
     axes.grid()
     for axis, head in ((axes.xaxis, heads[0]), (axes.yaxis, heads[1])):
         axis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
@@ -155,8 +158,10 @@ def _parallel(
         strong = row.candidate == winner
         width = 2.6 if strong else 1.5 if row.place == "front" else 0.8
         alpha = {"front": 0.95, "baseline": 0.55}.get(row.place, 0.3)
+        style = "-" if row.eligible else (0, (3, 3))
         axes.plot(
             places, heights(row), color=colour, linewidth=width, alpha=alpha, marker="o",
+            linestyle=style,
             markersize=4.0 if row.place == "front" else 2.5, zorder=3 if strong else 2,
         )  # fmt: skip
     for place, (head, scale) in enumerate(zip(heads, scales, strict=True)):

@@ -20,16 +20,18 @@ class FrontLine:
     candidate: int
     label: str
     place: str
+    eligible: bool
     cells: tuple[str, ...]
     winner: bool
 
 
 @dataclass(frozen=True)
 class ConstraintTable:
-    """Models down, constraints across; `state` of a cell is "kept", "violated" or "cannot tell"."""
+    """Models down, constraints across."""
 
     heads: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[tuple[str, str], ...], bool], ...]
+    rows: tuple[tuple[str, tuple[str, ...], bool], ...]
+    """(label, one cell per constraint, whether it is the winner)."""
 
 
 def trade_scales(front: FrontSummary, *, minus: str = "-") -> tuple[Scale, ...]:
@@ -52,6 +54,7 @@ def front_lines(summary: RunSummary, *, minus: str = "-") -> tuple[FrontLine, ..
             row.candidate,
             row.label,
             row.place,
+            row.eligible,
             tuple(_cell(score, scale) for score, scale in zip(row.scores, scales, strict=True)),
             row.candidate == winner,
         )
@@ -79,14 +82,19 @@ def front_sentences(summary: RunSummary) -> tuple[str, ...]:
         f"The front has {count(len(members), 'model')}: on the selection items no finalist is at "
         "least as good as one of them in everything and better in something."
     ]
-    if front.dropped:
+    dominated = [row for row in front.dropped if row.eligible]
+    if dominated:
         said.append(
-            f"{count(len(front.dropped), 'finalist')} left the front because another is; for "
+            f"{count(len(dominated), 'finalist')} left it because another is; for "
             f"{front.clearly_dropped} of them the difference is more than chance."
         )
+    excluded = len(front.dropped) - len(dominated)
+    if excluded:
+        said.append(f"{count(excluded, 'finalist')} left it over a constraint.")
     said.append(
         f"Above the baselines' least scores ({_reference(front)}) the front covers a volume of "
-        f"{front.covered:.4f} on the {front.split} items, the baselines {front.covered_before:.4f}."
+        f"{front.covered:.4f} on the {front.split} items, the baselines {front.covered_before:.4f}"
+        f"{_without_violating(front)}."
     )
     return tuple(said)
 
@@ -102,18 +110,18 @@ def constraint_table(summary: RunSummary, *, minus: str = "-") -> ConstraintTabl
         text: scale_for([x.value for x in summary.constraints if x.text == text], ())
         for text in heads
     }
-    cells: dict[tuple[int, str], tuple[str, str]] = {}
+    cells: dict[tuple[int, str], str] = {}
     for line in summary.constraints:
         scale = Scale(*_parts(scales[line.text]), minus)
         interval = scale.signed_interval(line.low, line.high)
         text = f"{scale.quantity(line.value)}, {line.kept}; room {scale.signed(line.room)}"
-        cells[line.candidate, line.text] = (f"{text} {interval}".rstrip(), line.kept)
+        cells[line.candidate, line.text] = f"{text} {interval}".rstrip()
     front = _front_ids(summary)
     order = sorted(labels, key=lambda c: (c != winner, c not in front, c))
     return ConstraintTable(
         heads,
         tuple(
-            (labels[c], tuple(cells.get((c, head), ("", "")) for head in heads), c == winner)
+            (labels[c], tuple(cells.get((c, head), "") for head in heads), c == winner)
             for c in order
         ),
     )
@@ -146,6 +154,11 @@ def _cell(score: TradeScore, scale: Scale) -> str:
     error = f" ± {scale.number(score.stderr)}" if math.isfinite(score.stderr) else ""
     mark = " *" if score.clear else ""
     return f"{scale.number(score.value)}{error}{mark}"
+
+
+def _without_violating(front: FrontSummary) -> str:
+    violating = [row for row in front.rows if row.place == "baseline" and not row.eligible]
+    return f", without the {len(violating)} that violate a constraint" if violating else ""
 
 
 def _reference(front: FrontSummary) -> str:

@@ -51,14 +51,8 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
     early = _fixed(run, run.results("baseline"))
     holdout = _rows(run, "holdout", held_back, winner)
     selection = _rows(run, "selection", selected, winner)
-    split, shown = next(
-        (
-            (name, found)
-            for name, found in (("holdout", held_back), ("selection", selected))
-            if found
-        ),
-        ("search", early),
-    )
+    known = (("holdout", held_back), ("selection", selected), ("search", early))
+    split, shown = next((entry for entry in known if entry[1]), known[-1])
     winner_row = next((r for r in (*holdout, *selection) if r.candidate == winner), None)
     recipe = None if winner is None else run.candidates[winner].recipe
     parents = tuple(resolved["parents"])

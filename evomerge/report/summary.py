@@ -55,12 +55,16 @@ class TradeScore:
 
 @dataclass(frozen=True)
 class TradeRow:
-    """One model among the trades; `place` is "front", "baseline" or "dominated"."""
+    """One model among the trades; `place` is "front", "baseline" or "dominated".
+
+    `eligible` is whether it keeps every constraint on these items.
+    """
 
     candidate: int
     label: str
     place: str
     scores: tuple[TradeScore, ...]
+    eligible: bool
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class FrontSummary:
         clearly_dropped: how many of them are clearly worse than that one in some objective.
         reference: the least score of a baseline in each objective, from which volumes are measured.
         covered: the volume of the front.
-        covered_before: the volume of the baselines alone.
+        covered_before: the volume of the baselines alone, without those that violate a constraint.
         history: the volumes of the generations, on their own items, above the baselines' least.
         before: the volume of the baselines on the search items.
     """

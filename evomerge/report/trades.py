@@ -38,18 +38,27 @@ def front_summary(
         tasks=tuple(goal.task for goal in run.objective.trades),
         split=split,
         rows=tuple(
-            TradeRow(c, label_of(run, c), place, tests.scores(c))
+            TradeRow(c, label_of(run, c), place, tests.scores(c), eligible(run, split, results, c))
             for place, numbers in (("front", members), ("baseline", fixed))
             for c in numbers
             if place == "front" or c not in members
         ),
         dropped=tuple(
-            TradeRow(c, label_of(run, c), "dominated", _plain(run, last[c])) for c in dropped
+            TradeRow(
+                c,
+                label_of(run, c),
+                "dominated",
+                _plain(run, last[c]),
+                eligible(run, "selection", last, c),
+            )
+            for c in dropped
         ),
         clearly_dropped=_clearly_dropped(run, last, members, dropped),
         reference=reference,
         covered=hypervolume([points[c] for c in members], reference),
-        covered_before=hypervolume([points[c] for c in fixed], reference),
+        covered_before=hypervolume(
+            [points[c] for c in fixed if eligible(run, split, results, c)], reference
+        ),
         history=_history(run, bottom),
         before=hypervolume(list(first.values()), bottom),
     )
