@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evomerge.candidate import Genotype, ItemSelection
-from evomerge.errors import InvalidInput
+from evomerge.genes import CONTINUOUS
 from evomerge.run.baselines import Baseline, baselines, starting_points
 from evomerge.run.config import SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
@@ -14,9 +14,11 @@ from evomerge.run.directory import StoredStage
 from evomerge.run.plan import Batches, FinalPlan, StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stack_stage import stack_baselines
+from evomerge.search.claims import usual_strategy
 from evomerge.search.cma_es import CmaEs, default_population
 from evomerge.search.first_paths import first_paths
 from evomerge.search.ga import Ga
+from evomerge.search.random import Random
 from evomerge.search.stack_ga import StackGa
 from evomerge.search.strategy import Strategy
 from evomerge.seeding import derive
@@ -38,12 +40,9 @@ def stage_plan(
         stored: what the run to continue was created with; None for a new run.
         workers: how many there are; a new run has no smaller population, and its schedule keeps
             them busy.
-
-    Raises:
-        InvalidInput: the algorithm cannot search this space.
     """
     config, space = file.strategy_of(stage.config), stage.space
-    algorithm = config.algorithm or _usual(space)
+    algorithm = config.algorithm or usual_strategy(space)
     usual = default_population(space.dimension) if algorithm == "cma_es" else _GA_POPULATION
     given = stored.population if stored else max(usual, workers, _FEWEST)
     size = config.population or given
@@ -113,10 +112,6 @@ def _schedule(
     return Schedule(ordered, ahead if config.ahead is None else config.ahead)
 
 
-def _usual(space: SearchSpace | StackSpace) -> str:
-    return "stack_ga" if isinstance(space, StackSpace) else "cma_es"
-
-
 def _strategy(
     algorithm: str,
     space: SearchSpace | StackSpace,
@@ -126,15 +121,31 @@ def _strategy(
 ) -> Callable[[Genotype], Strategy]:
     """Makes the strategy from the genotype to start from."""
     if algorithm == "stack_ga":
-        if not isinstance(space, StackSpace):
-            raise InvalidInput(
-                "strategy.algorithm: stack_ga searches stacks only; use cma_es or ga"
-            )
+        assert isinstance(space, StackSpace), "checked with the space"
         return lambda _: StackGa(space, first_paths(space), seed=seed, population=population)
+    if algorithm == "cma_es":
+        return _cma_es(space, config, seed, population)
+    axes = space.axes
     if algorithm == "ga":
-        bits = space.bits if isinstance(space, StackSpace) else range(0)
-        return lambda start: Ga(start, bits=bits, seed=seed, population=population)
+        return lambda start: Ga(start, axes=axes, seed=seed, population=population)
+    if algorithm == "random":
+        return lambda start: Random(start, axes=axes, seed=seed, population=population)
+    # optuna takes a second to import
+    from evomerge.search.optuna_sampler import OptunaSampler  # noqa: PLC0415
+
+    return lambda start: OptunaSampler(
+        algorithm, start, axes=axes, seed=seed, population=population
+    )
+
+
+def _cma_es(
+    space: SearchSpace | StackSpace, config: StrategyConfig, seed: int, population: int
+) -> Callable[[Genotype], Strategy]:
+    """Stacks in the paper's encoding: how far a position is from its threshold counts, too."""
+    sigma = config.sigma
     if isinstance(space, StackSpace):
-        start = paper_start(space, config.sigma)
-        return lambda _: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
-    return lambda start: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
+        start, axes = paper_start(space, sigma), [CONTINUOUS] * space.dimension
+        return lambda _: CmaEs(start, axes=axes, seed=seed, population=population, sigma=sigma)
+    return lambda start: CmaEs(
+        start, axes=space.axes, seed=seed, population=population, sigma=sigma
+    )
