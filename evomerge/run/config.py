@@ -82,8 +82,9 @@ class ObjectiveConfig(_Strict):
 class StrategyConfig(_Strict):
     """How to search."""
 
-    algorithm: Literal["cma_es", "ga", "stack_ga"] | None = Field(
-        None, description="cma_es unless the space is one of stacks, then stack_ga"
+    algorithm: Literal["cma_es", "ga", "tpe", "gp", "nsga2", "random", "stack_ga"] | None = Field(
+        None,
+        description="cma_es; ga where a choice has three values or more; stack_ga for stacks",
     )
     sigma: float = Field(1.0 / 6.0, gt=0.0, le=0.5, description="first step, share of the range")
     coarse_to_fine: bool = Field(
