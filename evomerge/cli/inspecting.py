@@ -22,6 +22,7 @@ from evomerge.parameter import Parameter, Scope
 from evomerge.plain_text import one_line
 from evomerge.recipe import STACK
 from evomerge.report.leading import leading_candidates
+from evomerge.report.sentences import stamps
 from evomerge.report.summarize import summarize
 from evomerge.report.summary import RunSummary
 from evomerge.report.terminal import results_table, status_lines, verdict_lines
@@ -91,7 +92,8 @@ def status_command(run: str, *, as_json: bool) -> None:
     with viewed(run) as view:
         summary = _seen(view)
     if as_json:
-        print(json.dumps({"schema": "evomerge/status/v1", **asdict(summary)}))
+        found = {"stamps": stamps(summary), **asdict(summary)}
+        print(json.dumps({"schema": "evomerge/status/v1", **found}))
         return
     for line in (*status_lines(summary), *verdict_lines(summary)):
         print(one_line(line))

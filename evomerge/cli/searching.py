@@ -19,6 +19,7 @@ from evomerge.cli.stopping import Stopping
 from evomerge.errors import InvalidInput, NothingBetter
 from evomerge.export import save_best
 from evomerge.report.html import render_report
+from evomerge.report.sentences import stamps
 from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
@@ -245,6 +246,7 @@ def _print_result(run_dir: Path, *, as_json: bool) -> bool | None:
             "winner": None if winner is None else winner.label,
             "fitness": None if winner is None else winner.fitness,
             "better": summary.better,
+            "stamps": stamps(summary),
             "verdict": list(verdict_lines(summary)),
             "report": str(run_dir / "report.html"),
         }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.errors import PreflightFailed
+from evomerge.evaluate.evaluated_split import EvaluatedSplit
 from evomerge.evaluate.evaluator import EvaluatorSpec, ItemInfo
 from evomerge.evaluate.items import digest
 from evomerge.evaluate.lm_eval_guest import guest
@@ -22,6 +23,7 @@ class Catalog:
 
     Attributes:
         items: all item ids of each task, ascending.
+        splits: which split of its data each task is evaluated on.
         goals: in the order of the tasks, metrics resolved to "metric,filter".
         duplicates: per task, the groups of items with the same question and answer. Exact copies
             stay together in splits; items that differ in other columns may not.
@@ -30,6 +32,12 @@ class Catalog:
     items: Mapping[str, tuple[str, ...]]
     goals: tuple[TaskGoal, ...]
     duplicates: Mapping[str, tuple[tuple[str, ...], ...]]
+    splits: Mapping[str, EvaluatedSplit]
+
+    @property
+    def test_splits(self) -> Mapping[str, str]:
+        """The tasks whose items are test data, with what their split is called."""
+        return {task: split.name for task, split in self.splits.items() if split.is_test}
 
 
 def load_catalog(spec: EvaluatorSpec) -> Catalog:
@@ -45,7 +53,9 @@ def load_catalog(spec: EvaluatorSpec) -> Catalog:
         goals = resolve_goals(tasks, spec.seed)
         infos = _infos(tasks)
     items = {loaded.spec.task: tuple(sorted(loaded.items)) for loaded in tasks}
-    return Catalog(items, goals, {task: _repeated(found) for task, found in infos.items()})
+    splits = {loaded.spec.task: loaded.split for loaded in tasks}
+    repeated = {task: _repeated(found) for task, found in infos.items()}
+    return Catalog(items, goals, repeated, splits)
 
 
 def _infos(tasks: Sequence[LoadedTask]) -> dict[str, list[ItemInfo]]:

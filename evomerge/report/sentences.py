@@ -39,6 +39,16 @@ _HEADLINES = {
 _MANY_FAILURES = 0.1
 
 
+def stamps(summary: RunSummary) -> tuple[str, ...]:
+    """What must stand on everything that shows this run's result, in capitals."""
+    found: list[str] = []
+    if standing(summary) is Standing.UNVERIFIED:
+        found.append("UNVERIFIED")
+    if summary.test_splits:
+        found.append(f"TUNED ON THE TEST SPLIT OF {', '.join(summary.test_splits)}")
+    return tuple(found)
+
+
 def headline(summary: RunSummary) -> str:
     """The outcome in one sentence that needs no knowledge of the run."""
     return _HEADLINES[standing(summary)]
@@ -95,7 +105,7 @@ def power_sentence(summary: RunSummary, scale: Scale) -> str:
 
 def cautions(summary: RunSummary, scale: Scale) -> tuple[str, ...]:
     """Everything a reader must know before believing the result; the run's warnings included."""
-    notes = [*_holdout_cautions(summary, scale), *summary.warnings]
+    notes = [*_test_cautions(summary), *_holdout_cautions(summary, scale), *summary.warnings]
     spent = summary.spending
     if spent.failed > _MANY_FAILURES * max(spent.candidates, 1):
         notes.append(
@@ -118,6 +128,16 @@ def time_sentence(spent: Spending) -> str:
         return ""
     build = round(100.0 * spent.build_seconds / total)
     return f"{duration(total)}: {build} % building merges, {100 - build} % scoring"
+
+
+def _test_cautions(summary: RunSummary) -> list[str]:
+    if not summary.test_splits:
+        return []
+    tasks = ", ".join(summary.test_splits)
+    return [
+        f"The recipe was tuned on items of the test split of {tasks}: compare it with no published "
+        "score on that test, and report none."
+    ]
 
 
 def _holdout_cautions(summary: RunSummary, scale: Scale) -> list[str]:

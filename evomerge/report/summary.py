@@ -127,6 +127,8 @@ class RunSummary:
     seed: int
     dimensions: int
     split_sizes: tuple[tuple[str, int], ...]
+    test_splits: tuple[str, ...]
+    """The tasks whose items, in all three parts, are those of a test split."""
     minibatch: int
     spending: Spending
     history: tuple[GenerationPoint, ...]

@@ -91,6 +91,7 @@ def build_run(
         check_loadable(merges[0].decode(merges[0].start), parents)
     evaluator = evaluator_spec(file.objective, root, consent)
     catalog = load_catalog(evaluator)
+    _check_test_splits(file.objective, catalog)
     splits = _splits(file, catalog)
     needs = footprint(stages, parents)
     if workers is None and room is not None:
@@ -186,7 +187,7 @@ def evaluator_spec(
         raise InvalidInput(f"objective.tasks: '{min(repeated)}' appears twice; keep one entry")
     return EvaluatorSpec(
         tasks=tuple(
-            TaskSpec(task.task, task.metric, weight=task.weight, limit=task.limit)
+            TaskSpec(task.task, task.metric, weight=task.weight, limit=task.limit, split=task.split)
             for task in objective.tasks
         ),
         include=tuple(str((root / name).resolve()) for name in objective.include),
@@ -206,6 +207,26 @@ def _splits(file: SpaceFile, catalog: Catalog) -> Splits:
         file.seed,
         limits=limits,
     )
+
+
+def _check_test_splits(objective: ObjectiveConfig, catalog: Catalog) -> None:
+    """Refuse to tune on test data unless the file allows it."""
+    if objective.allow_test_split:
+        return
+    problems: list[str] = []
+    for task, name in catalog.test_splits.items():
+        others = catalog.splits[task].others
+        fix = (
+            f"add split: {' or split: '.join(others)} to its entry"
+            if others
+            else "name other data as validation_split in its task file"
+        )
+        problems.append(
+            f"objective.tasks: '{task}' would be tuned on its test split '{name}': scores on it "
+            f"would prove nothing any more; {fix}, or set objective.allow_test_split: true"
+        )
+    if problems:
+        raise InvalidInput(problems)
 
 
 def _check_budget(plan: RunPlan, path: Path) -> None:
