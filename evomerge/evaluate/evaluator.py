@@ -67,12 +67,12 @@ class EvaluatorSpec:
 
 @dataclass(frozen=True)
 class ItemInfo:
-    """An item's id, which follows from its data, and the digest of its question and answer.
+    """What an item asks, in words, and the digest of its question, choices and answer.
 
     Two items with different ids and one text digest differ only in columns that no prompt shows.
     """
 
-    item: str
+    text: str
     text_digest: str
 
 

@@ -14,9 +14,7 @@ from evomerge.report.evidence import (
 )
 from evomerge.report.formats import Scale, count, duration, items_of, p_clause
 from evomerge.report.summary import Comparison, ModelRow, RunSummary, Spending
-
-SMALL_HOLDOUT = 250
-"""Below this many items even a lead of several points is usually invisible."""
+from evomerge.statistics import SMALL_HOLDOUT
 
 STAMPS = {
     Standing.RUNNING: "search in progress",
@@ -105,7 +103,7 @@ def power_sentence(summary: RunSummary, scale: Scale) -> str:
 
 def cautions(summary: RunSummary, scale: Scale) -> tuple[str, ...]:
     """Everything a reader must know before believing the result; the run's warnings included."""
-    notes = [*_test_cautions(summary), *_holdout_cautions(summary, scale), *summary.warnings]
+    notes = [*_leak_cautions(summary), *_holdout_cautions(summary, scale), *summary.warnings]
     spent = summary.spending
     if spent.failed > _MANY_FAILURES * max(spent.candidates, 1):
         notes.append(
@@ -130,14 +128,21 @@ def time_sentence(spent: Spending) -> str:
     return f"{duration(total)}: {build} % building merges, {100 - build} % scoring"
 
 
-def _test_cautions(summary: RunSummary) -> list[str]:
-    if not summary.test_splits:
-        return []
-    tasks = ", ".join(summary.test_splits)
-    return [
-        f"The recipe was tuned on items of the test split of {tasks}: compare it with no published "
-        "score on that test, and report none."
-    ]
+def _leak_cautions(summary: RunSummary) -> list[str]:
+    notes = []
+    if summary.test_splits:
+        tasks = ", ".join(summary.test_splits)
+        notes.append(
+            f"The recipe was tuned on items of the test split of {tasks}: compare it with no "
+            "published score on that test, and report none."
+        )
+    if summary.near_duplicates:
+        held = dict(summary.split_sizes).get("holdout", 0)
+        notes.append(
+            f"{summary.near_duplicates:,} of {count(held, 'holdout item')} nearly repeat items "
+            "that the recipe was tuned on: scores on them may be too high."
+        )
+    return notes
 
 
 def _holdout_cautions(summary: RunSummary, scale: Scale) -> list[str]:
@@ -148,16 +153,34 @@ def _holdout_cautions(summary: RunSummary, scale: Scale) -> list[str]:
             "selection used, so it is probably too high. Hold items back and run again."
         ]
     if not summary.holdout and dict(summary.split_sizes).get("holdout", 0) == 0:
-        return ["No items are held back: this run will end without a verified result."]
+        return ["No items are held back: this run will end unverified."]
     items = results(summary).items
     small = bool(summary.holdout) and items < SMALL_HOLDOUT
-    power = power_sentence(summary, scale) if small or situation is Standing.UNDECIDED else ""
+    said = []
     if small:
-        advice = (
+        said.append(
             f"The holdout is small ({count(items, 'item')}; {SMALL_HOLDOUT} or more is better)."
         )
-        return [f"{advice} {power}".rstrip()]
-    return [power] if power else []
+    if small or situation is Standing.UNDECIDED:
+        said += [_claim_sentence(summary, scale), power_sentence(summary, scale)]
+    note = " ".join(sentence for sentence in said if sentence)
+    return [note] if note else []
+
+
+def _claim_sentence(summary: RunSummary, scale: Scale) -> str:
+    """That the lead on the selection items is less than the holdout can show, if it is."""
+    comparison = _tightest_test(summary, results(summary).rows)
+    visible = None if comparison is None else smallest_visible_lead(comparison)
+    bar = best_baseline(summary.selection)
+    if visible is None or bar is None or bar.comparison is None:
+        return ""
+    claimed = bar.comparison.difference
+    if not 0.0 < claimed < visible:
+        return ""
+    return (
+        f"The lead on the selection items, {scale.lead(claimed)}, is less than the holdout can "
+        "reliably show."
+    )
 
 
 def _tightest_test(summary: RunSummary, rows: tuple[ModelRow, ...]) -> Comparison | None:

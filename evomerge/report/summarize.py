@@ -63,6 +63,7 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
         dimensions=run.search["dimensions"],
         split_sizes=tuple((n, sum(s.values())) for n, s in resolved["splits"].items()),
         test_splits=tuple(resolved["test_splits"]),
+        near_duplicates=resolved["near_duplicates"],
         minibatch=run.search["minibatch"],
         spending=_spending(run),
         history=_history(run),

@@ -129,6 +129,8 @@ class RunSummary:
     split_sizes: tuple[tuple[str, int], ...]
     test_splits: tuple[str, ...]
     """The tasks whose items, in all three parts, are those of a test split."""
+    near_duplicates: int
+    """Holdout items that nearly repeat items of the other two parts."""
     minibatch: int
     spending: Spending
     history: tuple[GenerationPoint, ...]

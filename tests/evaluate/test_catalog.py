@@ -80,6 +80,8 @@ def test_items_with_the_same_question_and_answer_are_listed(editable: Path) -> N
     (catalog,) = (load_catalog(spec_of(editable, TaskSpec("example_extract", "exact_match"))),)
     (only,) = item_ids([first])
     assert catalog.duplicates["example_extract"] == ((only, f"{only}-2", f"{only}-3"),)
+    asked = f"{first['passage']}\nQuestion: What is the job of {first['name']}?\nAnswer:"
+    assert catalog.infos["example_extract"][only].text == f"{asked} {first['job']}"
 
 
 def test_all_problems_of_all_tasks_are_in_one_report(folder: Path) -> None:

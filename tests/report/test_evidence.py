@@ -134,7 +134,7 @@ def test_an_undecided_run_says_what_the_holdout_could_have_shown(summary: RunSum
 def test_missing_holdout_is_the_first_caution(unverified: RunSummary, running: RunSummary) -> None:
     assert "There is no holdout" in cautions(unverified, scale_of(unverified))[0]
     planned = replace(running, split_sizes=(("search", 3000), ("holdout", 0)))
-    assert "without a verified result" in cautions(planned, scale_of(planned))[0]
+    assert "will end unverified" in cautions(planned, scale_of(planned))[0]
     assert cautions(running, scale_of(running)) == ()
 
 
