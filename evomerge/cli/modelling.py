@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from evomerge.export import export_model, find_candidate, mergekit_text, recipe_
 from evomerge.mergekit_yaml import load_recipe
 from evomerge.recipe import STACK
 from evomerge.report.card import render_card
+from evomerge.report.sentences import MUCH_TRUNCATED
 from evomerge.report.summarize import summarize
 from evomerge.run.build import checked_parents, evaluator_spec
 from evomerge.run.config import read_objective
@@ -64,6 +66,18 @@ def evaluate_command(model: Path, suite: Path, allow: AllowFlags, *, as_json: bo
             error = score["stderr"]
             margin = "" if error is None else f" ± {error:.4f}"
             print(f"{task:<24} {metric:<28} {score['value']:.4f}{margin}  n={score['n']}")
+    _warn_of_truncation(results)
+
+
+def _warn_of_truncation(results: Mapping[str, Any]) -> None:
+    for task, cut in results["truncated"].items():
+        items = max((score["n"] for score in results["tasks"][task].values()), default=0)
+        if cut > MUCH_TRUNCATED * items:
+            print(
+                f"warning: task '{task}': {cut} of {items} answers were cut off by max_gen_toks: "
+                "the score depends on it; raise it in the task file, or add a stop string",
+                file=sys.stderr,
+            )
 
 
 def _loaded(model: Path, consent: Consent) -> tuple[Any, Any]:

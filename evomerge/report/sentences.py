@@ -12,7 +12,14 @@ from evomerge.report.evidence import (
     smallest_visible_lead,
     standing,
 )
-from evomerge.report.formats import Scale, count, duration, items_of, p_clause
+from evomerge.report.formats import (
+    Scale,
+    count,
+    duration,
+    items_of,
+    p_clause,
+    truncated_share,
+)
 from evomerge.report.summary import Comparison, ModelRow, RunSummary, Spending
 from evomerge.statistics import SMALL_HOLDOUT
 
@@ -35,6 +42,8 @@ _HEADLINES = {
     Standing.UNVERIFIED: "Nobody has checked this result: no items were held back for that.",
 }
 _MANY_FAILURES = 0.1
+MUCH_TRUNCATED = 0.02
+"""Share of cut answers from which on a score depends on the limit of their length."""
 
 
 def stamps(summary: RunSummary) -> tuple[str, ...]:
@@ -101,9 +110,26 @@ def power_sentence(summary: RunSummary, scale: Scale) -> str:
     )
 
 
+def truncation_sentence(summary: RunSummary) -> str:
+    """How many answers of the winner and the others were cut off; empty when none was."""
+    found = results(summary)
+    shares = {row.label: truncated_share(row) for row in found.rows}
+    ours = next((row.label for row in found.rows if is_winner(summary, row)), None)
+    if not any(shares.values()):
+        return ""
+    others = {label: share for label, share in shares.items() if label != ours}
+    most = max(others, key=lambda label: others[label], default=None)
+    parts = [] if ours is None else [f"{_percent(shares[ours])} of the answers of {ours}"]
+    if most is not None:
+        words = "at most " if len(others) > 1 else ""
+        parts.append(f"{words}{_percent(others[most])} of those of the others ({most})")
+    return f"Cut off by max_gen_toks on {found.split} items: {', '.join(parts)}."
+
+
 def cautions(summary: RunSummary, scale: Scale) -> tuple[str, ...]:
     """Everything a reader must know before believing the result; the run's warnings included."""
-    notes = [*_leak_cautions(summary), *_holdout_cautions(summary, scale), *summary.warnings]
+    notes = [*_leak_cautions(summary), *_holdout_cautions(summary, scale)]
+    notes += [*_truncation_cautions(summary), *summary.warnings]
     spent = summary.spending
     if spent.failed > _MANY_FAILURES * max(spent.candidates, 1):
         notes.append(
@@ -165,6 +191,19 @@ def _holdout_cautions(summary: RunSummary, scale: Scale) -> list[str]:
         said += [_claim_sentence(summary, scale), power_sentence(summary, scale)]
     note = " ".join(sentence for sentence in said if sentence)
     return [note] if note else []
+
+
+def _truncation_cautions(summary: RunSummary) -> list[str]:
+    if all(truncated_share(row) <= MUCH_TRUNCATED for row in results(summary).rows):
+        return []
+    return [
+        f"{truncation_sentence(summary)} The score depends on max_gen_toks: raise it in the task "
+        "file, or add a stop string that ends the answers."
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.1f} %"
 
 
 def _claim_sentence(summary: RunSummary, scale: Scale) -> str:

@@ -109,6 +109,7 @@ def _row(
         high=interval.high,
         scores=run.objective.scores(ours),
         comparison=comparison,
+        truncated=sum(task.truncated for task in ours),
     )
 
 

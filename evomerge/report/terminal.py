@@ -22,6 +22,7 @@ from evomerge.report.sentences import (
     headline,
     stamps,
     time_sentence,
+    truncation_sentence,
 )
 from evomerge.report.summary import RunSummary, Spending
 
@@ -89,6 +90,7 @@ def status_lines(summary: RunSummary) -> tuple[str, ...]:
         ("workers", time_sentence(spent)),
         ("bar", _bar(summary)),
         ("latest", _latest(summary)),
+        ("answers", truncation_sentence(summary)),
         ("left", _left(summary)),
     )
     return tuple(f"{name:<11}{text}" for name, text in named if text)
