@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from evomerge.report.claims import UNVERIFIED, tuned_on_test
 from evomerge.report.evidence import (
     Standing,
     best_baseline,
@@ -50,9 +51,9 @@ def stamps(summary: RunSummary) -> tuple[str, ...]:
     """What must stand on everything that shows this run's result, in capitals."""
     found: list[str] = []
     if standing(summary) is Standing.UNVERIFIED:
-        found.append("UNVERIFIED")
+        found.append(UNVERIFIED)
     if summary.test_splits:
-        found.append(f"TUNED ON THE TEST SPLIT OF {', '.join(summary.test_splits)}")
+        found.append(tuned_on_test(summary.test_splits))
     return tuple(found)
 
 

@@ -28,7 +28,7 @@ from evomerge.report.summary import RunSummary, Spending
 
 _TITLES = {
     "holdout": "Holdout: {items} that neither the search nor the selection used",
-    "selection": "Selection: {items} used to choose the winner; not held back",
+    "selection": "Selection: {items} used to choose the winner; unverified",
     "search": "Baselines before the search, on {items} of the search split",
 }
 
