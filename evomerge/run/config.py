@@ -47,6 +47,11 @@ class TaskConfig(_Strict):
     metric: str
     weight: float = Field(1.0, ge=0.0, description="share of this task in the fitness")
     limit: int | None = Field(None, gt=0, description="use at most this many items")
+    split: Literal["test", "validation", "training"] | None = Field(
+        None,
+        description="which of the task's splits gives the items; by default its test split if it "
+        "has one, which a search may not use unless allow_test_split is true, else validation",
+    )
 
 
 class SplitsConfig(_Strict):
@@ -70,6 +75,9 @@ class ObjectiveConfig(_Strict):
     tasks: list[TaskConfig] = Field(min_length=1)
     include: list[str] = Field(
         default_factory=list, description="folders with task files, relative to this file"
+    )
+    allow_test_split: bool = Field(
+        False, description="tune on test data; every result is stamped with it"
     )
     splits: SplitsConfig = SplitsConfig()  # type: ignore[call-arg]
     batch_size: int = Field(32, gt=0)
