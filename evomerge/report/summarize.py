@@ -72,6 +72,8 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
         seed=resolved["seed"],
         dimensions=run.search["dimensions"],
         split_sizes=tuple((n, sum(s.values())) for n, s in resolved["splits"].items()),
+        test_splits=tuple(resolved["test_splits"]),
+        near_duplicates=resolved["near_duplicates"],
         minibatch=run.search["minibatch"],
         spending=_spending(run),
         history=_history(run),
@@ -125,6 +127,7 @@ def _row(
         scores=run.objective.scores(ours),
         comparison=comparison,
         eligible=eligible(run, split, results, number),
+        truncated=sum(task.truncated for task in ours),
     )
 
 

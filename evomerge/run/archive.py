@@ -12,8 +12,8 @@ from evomerge.front import front, spread
 from evomerge.run.judging import Judged
 
 TOP_BASELINES = 3
-TOP_CANDIDATES = 5
-TOP_TRADES = 8
+TOP_CANDIDATES = 2
+TOP_TRADES = 4
 """The same where there are several objectives."""
 
 

@@ -6,19 +6,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evomerge.candidate import Genotype, ItemSelection
-from evomerge.errors import InvalidInput
+from evomerge.genes import CONTINUOUS, Axis
 from evomerge.run.baselines import Baseline, baselines, starting_points
 from evomerge.run.coarse import coarse_blocks, coarse_to_fine
-from evomerge.run.config import ObjectiveConfig, SpaceFile, StrategyConfig
+from evomerge.run.config import BudgetConfig, ObjectiveConfig, SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
 from evomerge.run.plan import Batches, FinalPlan, StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stack_stage import stack_baselines
-from evomerge.search import chebyshev
+from evomerge.search.chebyshev import Chebyshev, usual_population
+from evomerge.search.claims import usual_strategy
 from evomerge.search.cma_es import CmaEs, default_population
 from evomerge.search.first_paths import first_paths
 from evomerge.search.ga import Ga
+from evomerge.search.random import Random
 from evomerge.search.stack_ga import StackGa
 from evomerge.search.strategy import Strategy
 from evomerge.seeding import derive
@@ -26,6 +28,8 @@ from evomerge.space import SearchSpace
 from evomerge.stack_space import StackSpace, paper_start
 
 _GA_POPULATION = 16
+_ITEMS, _FEW_ITEMS = 64, 20
+"""Of each task: where only candidates are limited, and where items are (experiments/search)."""
 _FEWEST = 4
 
 
@@ -40,14 +44,17 @@ def stage_plan(
         stored: what the run to continue was created with; None for a new run.
         workers: how many there are; a new run has no smaller population, and its schedule keeps
             them busy.
-
-    Raises:
-        InvalidInput: the algorithm cannot search this space.
     """
     config, space = file.strategy_of(stage.config), stage.space
     trades = _trades(file.objective)
-    algorithm = config.algorithm or _usual(space, trades)
-    usual = _usual_population(algorithm, space, trades)
+    algorithm = config.algorithm or usual_strategy(space)
+    batches = _batches(config, file.budget)
+    usual = _GA_POPULATION
+    if algorithm == "cma_es":
+        # few items each: more candidates make up for the luck of single ones
+        times = 2 if batches.items is not None and batches.items <= _FEW_ITEMS else 1
+        usual = times * default_population(space.dimension)
+        usual = usual_population(trades) if trades else usual
     given = stored.population if stored else max(usual, workers, _FEWEST)
     size = config.population or given
     seed = derive(file.seed, stage.config.name) if stage.config.name else file.seed
@@ -73,17 +80,13 @@ def stage_plan(
         algorithm=algorithm,
         strategy=(
             _strategy(algorithm, space, config, seed, size)
-            if not trades
-            else _trading(algorithm, space, config, seed, size, objectives=trades)
+            if algorithm != "cma_es" or not trades
+            else _chebyshev(space, config, seed, size, trades)
         ),
         starting_points=points,
         population=size,
         schedule=_schedule(config, stored, size, workers),
-        batches=Batches(
-            None if config.minibatch == "all" else config.minibatch,
-            fresh=config.items == "fresh",
-            growing=config.grow,
-        ),
+        batches=batches,
         final=FinalPlan(config.final_share) if config.final == "paired" else None,
         share=stage.config.share,
     )
@@ -127,42 +130,15 @@ def _trades(objective: ObjectiveConfig) -> int:
     return sum(task.weight > 0 for task in objective.tasks) + (objective.cost is not None)
 
 
-def _usual(space: SearchSpace | StackSpace, trades: int) -> str:
-    return "stack_ga" if isinstance(space, StackSpace) and not trades else "cma_es"
-
-
-def _usual_population(algorithm: str, space: SearchSpace | StackSpace, trades: int) -> int:
-    if algorithm != "cma_es":
-        return _GA_POPULATION
-    return chebyshev.usual_population(trades) if trades else default_population(space.dimension)
-
-
-def _trading(
-    algorithm: str,
-    space: SearchSpace | StackSpace,
-    config: StrategyConfig,
-    seed: int,
-    population: int,
-    *,
-    objectives: int,
-) -> Callable[[Genotype, int], Strategy]:
-    """Makes a strategy that learns from several objectives."""
-    if algorithm != "cma_es":
-        raise InvalidInput(
-            f"strategy.algorithm: {algorithm} learns from one objective; with objective.combine: "
-            "pareto use cma_es"
-        )
-
-    def begin(start: Genotype, _expected: int) -> Strategy:
-        first = paper_start(space, config.sigma) if isinstance(space, StackSpace) else start
-
-        def search(direction: int, size: int) -> Strategy:
-            own = derive(seed, "direction", direction)
-            return CmaEs(first, seed=own, population=size, sigma=config.sigma)
-
-        return chebyshev.Chebyshev(search, objectives=objectives, population=population)
-
-    return begin
+def _batches(config: StrategyConfig, budget: BudgetConfig) -> Batches:
+    fresh, growing = config.items == "fresh", config.grow
+    if isinstance(config.minibatch, int):
+        return Batches(config.minibatch, fresh, growing)
+    if config.minibatch == "all":
+        return Batches(None, fresh, growing)
+    if budget.candidates is not None:
+        return Batches(_ITEMS, fresh, growing)
+    return Batches(_FEW_ITEMS, fresh, growing, by_cost=budget.time is not None)
 
 
 def _strategy(
@@ -174,26 +150,58 @@ def _strategy(
 ) -> Callable[[Genotype, int], Strategy]:
     """Makes the strategy from the genotype to start from and how many candidates to expect."""
     if algorithm == "stack_ga":
-        if not isinstance(space, StackSpace):
-            raise InvalidInput(
-                "strategy.algorithm: stack_ga searches stacks only; use cma_es or ga"
-            )
+        assert isinstance(space, StackSpace), "checked with the space"
         return lambda _start, _count: StackGa(
             space, first_paths(space), seed=seed, population=population
         )
+    if algorithm == "cma_es":
+        return _cma_es(space, config, seed, population)
+    axes = space.axes
     if algorithm == "ga":
-        bits = space.bits if isinstance(space, StackSpace) else range(0)
-        return lambda start, _count: Ga(start, bits=bits, seed=seed, population=population)
+        return lambda start, _: Ga(start, axes=axes, seed=seed, population=population)
+    if algorithm == "random":
+        return lambda start, _: Random(start, axes=axes, seed=seed, population=population)
+    # optuna takes a second to import
+    from evomerge.search.optuna_sampler import OptunaSampler  # noqa: PLC0415
+
+    return lambda start, _: OptunaSampler(
+        algorithm, start, axes=axes, seed=seed, population=population
+    )
+
+
+def _chebyshev(
+    space: SearchSpace | StackSpace,
+    config: StrategyConfig,
+    seed: int,
+    population: int,
+    objectives: int,
+) -> Callable[[Genotype, int], Strategy]:
+    """A CMA-ES for each trade; parts of the depth never move together first."""
+
+    def begin(start: Genotype, _expected: int) -> Strategy:
+        fine = config.model_copy(update={"coarse_to_fine": False})
+
+        def search(direction: int, size: int) -> Strategy:
+            own = derive(seed, "direction", direction)
+            return _cma_es(space, fine, own, size)(start, 0)
+
+        return Chebyshev(search, objectives=objectives, population=population)
+
+    return begin
+
+
+def _cma_es(
+    space: SearchSpace | StackSpace, config: StrategyConfig, seed: int, population: int
+) -> Callable[[Genotype, int], Strategy]:
+    """Stacks in the paper's encoding: how far a position is from its threshold counts, too."""
+
+    def make(start: Genotype, axes: Sequence[Axis]) -> Strategy:
+        return CmaEs(start, axes=axes, seed=seed, population=population, sigma=config.sigma)
+
     if isinstance(space, StackSpace):
         start = paper_start(space, config.sigma)
-        return lambda _start, _count: CmaEs(
-            start, seed=seed, population=population, sigma=config.sigma
-        )
-
-    def cma_es(start: Genotype) -> Strategy:
-        return CmaEs(start, seed=seed, population=population, sigma=config.sigma)
-
+        return lambda _start, _count: make(start, [CONTINUOUS] * space.dimension)
     blocks = coarse_blocks(space) if config.coarse_to_fine else None
     if blocks is None:
-        return lambda start, _count: cma_es(start)
-    return coarse_to_fine(blocks, cma_es, population)
+        return lambda start, _: make(start, space.axes)
+    return coarse_to_fine(blocks, space.axes, make, population)
