@@ -41,7 +41,7 @@ def validate_command(path: Path, settings: tuple[str, ...], *, as_json: bool) ->
     """Print what a valid space file contains."""
     file = read_space_file(path, overrides(settings))
     stages = checked_stages(file, path)
-    for notice in space_notices(stages, path):
+    for notice in space_notices(file, stages, path):
         print(notice, file=sys.stderr)
     if as_json:
         found = [_stage(stage) for stage in stages]
@@ -76,7 +76,7 @@ def _described_space(stage: Stage) -> list[str]:
         f"method   stack, scales of {space.scale_mode}",
         f"parents  {layers}",
         f"donor    {space.donor}: embeddings, norm and head, first and last layer",
-        f"slots    {len(space.bits)}; {space.fewest} to {space.most} layers",
+        f"slots    {space.slots.count}; {space.fewest} to {space.most} layers",
     ]
 
 

@@ -124,7 +124,7 @@ def _built(
         expected = forecast(built.plan, built.workers, None)
         check_disk(run_dir, built.needs.saved, ledger_bytes(built.plan, expected))
     said = (f"notice: {notice}" for notice in built.notices)
-    return built, (*space_notices(stages, request.space, consent), *said)
+    return built, (*space_notices(file, stages, request.space, consent), *said)
 
 
 def _is_finished(run_dir: Path) -> bool:
