@@ -86,6 +86,9 @@ class StrategyConfig(_Strict):
         None, description="cma_es unless the space is one of stacks, then stack_ga"
     )
     sigma: float = Field(1.0 / 6.0, gt=0.0, le=0.5, description="first step, share of the range")
+    coarse_to_fine: bool = Field(
+        True, description="cma_es: first move whole parts of the depth, where there are many genes"
+    )
     population: int | None = Field(None, ge=4, description="candidates per generation")
     schedule: Literal["ordered", "arrival"] | None = Field(
         None,
@@ -93,8 +96,10 @@ class StrategyConfig(_Strict):
         "they arrive, so that nobody waits; default: ordered while that keeps all workers busy",
     )
     ahead: int | None = Field(None, ge=0, description="candidates asked beyond those needed")
-    minibatch: Annotated[int, Field(gt=0)] | Literal["all"] = Field(
-        64, description="items of each task that a generation is scored on"
+    minibatch: Annotated[int, Field(gt=0)] | Literal["all", "auto"] = Field(
+        "auto",
+        description="items of each task that a generation is scored on; auto: 64 where candidates "
+        "are limited, else 20, or up to 100 where merges take longer than that many items",
     )
     items: Literal["fresh", "fixed"] = Field(
         "fresh", description="others in every generation, or the same throughout"
@@ -108,7 +113,7 @@ class StrategyConfig(_Strict):
         "taken at its word",
     )
     final_share: float = Field(
-        0.25, gt=0.0, lt=1.0, description="of the budget that is kept for the final, at most"
+        0.15, gt=0.0, lt=1.0, description="of the budget that is kept for the final, at most"
     )
     margin: float = Field(
         0.5, gt=0.0, description="nats per prompt token above the donor's that reject a stack"

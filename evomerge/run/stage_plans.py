@@ -8,7 +8,8 @@ from typing import Any
 from evomerge.candidate import Genotype, ItemSelection
 from evomerge.errors import InvalidInput
 from evomerge.run.baselines import Baseline, baselines, starting_points
-from evomerge.run.config import SpaceFile, StrategyConfig
+from evomerge.run.coarse import coarse_blocks, coarse_to_fine
+from evomerge.run.config import BudgetConfig, SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
 from evomerge.run.plan import Batches, FinalPlan, StagePlan
@@ -24,6 +25,8 @@ from evomerge.space import SearchSpace
 from evomerge.stack_space import StackSpace, paper_start
 
 _GA_POPULATION = 16
+_ITEMS, _FEW_ITEMS = 64, 20
+"""Of each task: where only candidates are limited, and where items are (experiments/search)."""
 _FEWEST = 4
 
 
@@ -44,7 +47,12 @@ def stage_plan(
     """
     config, space = file.strategy_of(stage.config), stage.space
     algorithm = config.algorithm or _usual(space)
-    usual = default_population(space.dimension) if algorithm == "cma_es" else _GA_POPULATION
+    batches = _batches(config, file.budget)
+    usual = _GA_POPULATION
+    if algorithm == "cma_es":
+        # few items each: more candidates make up for the luck of single ones
+        times = 2 if batches.items is not None and batches.items <= _FEW_ITEMS else 1
+        usual = times * default_population(space.dimension)
     given = stored.population if stored else max(usual, workers, _FEWEST)
     size = config.population or given
     seed = derive(file.seed, stage.config.name) if stage.config.name else file.seed
@@ -72,11 +80,7 @@ def stage_plan(
         starting_points=points,
         population=size,
         schedule=_schedule(config, stored, size, workers),
-        batches=Batches(
-            None if config.minibatch == "all" else config.minibatch,
-            fresh=config.items == "fresh",
-            growing=config.grow,
-        ),
+        batches=batches,
         final=FinalPlan(config.final_share) if config.final == "paired" else None,
         share=stage.config.share,
     )
@@ -113,6 +117,17 @@ def _schedule(
     return Schedule(ordered, ahead if config.ahead is None else config.ahead)
 
 
+def _batches(config: StrategyConfig, budget: BudgetConfig) -> Batches:
+    fresh, growing = config.items == "fresh", config.grow
+    if isinstance(config.minibatch, int):
+        return Batches(config.minibatch, fresh, growing)
+    if config.minibatch == "all":
+        return Batches(None, fresh, growing)
+    if budget.candidates is not None:
+        return Batches(_ITEMS, fresh, growing)
+    return Batches(_FEW_ITEMS, fresh, growing, by_cost=budget.time is not None)
+
+
 def _usual(space: SearchSpace | StackSpace) -> str:
     return "stack_ga" if isinstance(space, StackSpace) else "cma_es"
 
@@ -123,18 +138,29 @@ def _strategy(
     config: StrategyConfig,
     seed: int,
     population: int,
-) -> Callable[[Genotype], Strategy]:
-    """Makes the strategy from the genotype to start from."""
+) -> Callable[[Genotype, int], Strategy]:
+    """Makes the strategy from the genotype to start from and how many candidates to expect."""
     if algorithm == "stack_ga":
         if not isinstance(space, StackSpace):
             raise InvalidInput(
                 "strategy.algorithm: stack_ga searches stacks only; use cma_es or ga"
             )
-        return lambda _: StackGa(space, first_paths(space), seed=seed, population=population)
+        return lambda _start, _count: StackGa(
+            space, first_paths(space), seed=seed, population=population
+        )
     if algorithm == "ga":
         bits = space.bits if isinstance(space, StackSpace) else range(0)
-        return lambda start: Ga(start, bits=bits, seed=seed, population=population)
+        return lambda start, _count: Ga(start, bits=bits, seed=seed, population=population)
     if isinstance(space, StackSpace):
         start = paper_start(space, config.sigma)
-        return lambda _: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
-    return lambda start: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
+        return lambda _start, _count: CmaEs(
+            start, seed=seed, population=population, sigma=config.sigma
+        )
+
+    def cma_es(start: Genotype) -> Strategy:
+        return CmaEs(start, seed=seed, population=population, sigma=config.sigma)
+
+    blocks = coarse_blocks(space) if config.coarse_to_fine else None
+    if blocks is None:
+        return lambda start, _count: cma_es(start)
+    return coarse_to_fine(blocks, cma_es, population)
