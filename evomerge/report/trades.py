@@ -194,7 +194,7 @@ def _alone(goal: TaskGoal, results: Results) -> tuple[TaskOutcomes, ...]:
 
 
 def _point(run: RecordedRun, results: Results) -> Point:
-    return run.objective.aims(totals(results))
+    return run.objective.point(totals(results))
 
 
 def _plain(run: RecordedRun, results: Results) -> tuple[TradeScore, ...]:
@@ -230,7 +230,7 @@ def _history(run: RecordedRun, reference: Point) -> tuple[CoverPoint, ...]:
     points: list[CoverPoint] = []
     for _, members in sorted(generations.items()):
         spent += sum(member.items for member in members)
-        known = [run.objective.aims(t.totals) for t in members if t.totals is not None]
+        known = [run.objective.point(t.totals) for t in members if t.totals is not None]
         if known and len(members) in run.populations:
             points.append(CoverPoint(spent, hypervolume(known, reference)))
     return tuple(points)

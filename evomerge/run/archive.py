@@ -54,9 +54,9 @@ class Archive:
         return [self._recall(c) for c in sorted(judged, key=lambda c: (-judged[c].worth, c))]
 
     def trades(self, stage: str) -> list[Candidate]:
-        """The candidates of a stage that no other dominates in its scores."""
+        """The candidates of a stage that no other dominates."""
         judged = self._judged.get(stage, {})
-        places = front([one.scores for one in judged.values()])
+        places = front([one.point for one in judged.values()])
         numbers = list(judged)
         return [self._recall(numbers[place]) for place in places]
 
@@ -81,7 +81,7 @@ class Archive:
         fixed = [c for c in early if c.id in baselines][:TOP_BASELINES]
         starts = [c for c in early if c.id not in baselines][:1]
         judged = self._judged.get(SEARCH, {})
-        several = any(len(one.scores) > 1 for one in judged.values())
+        several = any(one.point for one in judged.values())
         best = self._best_trades() if several else self._best()
         return [*fixed, *starts, *best]
 
@@ -102,11 +102,11 @@ class Archive:
         return list(best.values())
 
     def _best_trades(self) -> list[Candidate]:
-        scores = {number: one.scores for number, one in self._judged[SEARCH].items()}
-        levels = self._levels(scores)
-        known = [number for number in scores if self._generations[number] in levels]
+        points = {number: one.point for number, one in self._judged[SEARCH].items()}
+        levels = self._levels(points)
+        known = [number for number in points if self._generations[number] in levels]
         standing = [
-            tuple(np.asarray(scores[number]) - levels[self._generations[number]])
+            tuple(np.asarray(points[number]) - levels[self._generations[number]])
             for number in known
         ]
         return [self._recall(known[place]) for place in spread(standing, TOP_TRADES)]

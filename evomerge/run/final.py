@@ -105,8 +105,8 @@ def survivors(
     """
     ranked = by_worth(judged)
     count = math.ceil(len(ranked) * share)
-    several = any(len(one.scores) > 1 for one in judged.values())
-    places = spread([judged[c].scores for c in ranked], count) if several else range(count)
+    several = any(one.point for one in judged.values())
+    places = spread([judged[c].point for c in ranked], count) if several else range(count)
     kept = [ranked[place] for place in places]
     best_baseline = next((c for c in ranked if c in baselines), None)
     if best_baseline is not None and best_baseline not in kept:
@@ -158,5 +158,5 @@ def decide(
 def front_of(judged: Mapping[int, Judged]) -> tuple[int, ...]:
     """Those that nobody dominates by point estimates, from most to least of the first objective."""
     numbers = list(judged)
-    places = front([judged[number].scores for number in numbers])
-    return tuple(sorted((numbers[p] for p in places), key=lambda c: (-judged[c].scores[0], c)))
+    places = front([judged[number].point for number in numbers])
+    return tuple(sorted((numbers[p] for p in places), key=lambda c: (-judged[c].point[0], c)))

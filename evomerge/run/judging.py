@@ -23,12 +23,14 @@ class Judged:
     Attributes:
         fitness: the weighted mean, as people see it.
         worth: the fitness less what violated constraints cost; rankings go by it.
-        scores: one number per objective, less the same.
+        scores: what a strategy learns, one number per objective, less the same.
+        point: the metric of every objective, less the same; empty when there is one.
     """
 
     fitness: float
     worth: float
     scores: Scores
+    point: Scores
 
 
 @final
@@ -76,21 +78,25 @@ class Judge:
                     found = {outcome.item: outcome for outcome in result.outcomes}
                     self._known[model][result.task].update(found)
 
-    def violation(self, sums: Sums, items: ItemSelection) -> float:
-        """How far the limits are exceeded on these items, which the references must know."""
-        if not self._constraints:
-            return 0.0
-        return violation(self._objective, self._constraints, sums, self._references_on(items))
-
     def judged(self, sums: Sums | None, items: ItemSelection) -> Judged | None:
         """The candidate with these totals on these items; None when it failed."""
         if sums is None:
             return None
-        fitness, scores = self._objective.fitness_of(sums), self._objective.aims(sums)
-        cost = VIOLATION_WEIGHT * self.violation(sums, items)
-        if not cost:
-            return Judged(fitness, fitness, scores)
-        return Judged(fitness, fitness - cost, tuple(score - cost for score in scores))
+        fitness, cost = self._objective.fitness_of(sums), self._cost(sums, items)
+        scores, point = self._objective.aims(sums), self._objective.point(sums)
+        return Judged(
+            fitness,
+            fitness - cost,
+            tuple(score - cost for score in scores),
+            tuple(score - cost for score in point),
+        )
+
+    def _cost(self, sums: Sums, items: ItemSelection) -> float:
+        """What violated limits cost on these items, which the references must know."""
+        if not self._constraints:
+            return 0.0
+        found = violation(self._objective, self._constraints, sums, self._references_on(items))
+        return VIOLATION_WEIGHT * found
 
     def _references_on(self, items: ItemSelection) -> Mapping[str, Sums]:
         """The totals of the reference models; candidates of a generation ask for the same."""
