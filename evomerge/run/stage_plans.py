@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evomerge.candidate import Genotype, ItemSelection
-from evomerge.genes import CONTINUOUS
+from evomerge.genes import CONTINUOUS, Axis
 from evomerge.run.baselines import Baseline, baselines, starting_points
-from evomerge.run.config import SpaceFile, StrategyConfig
+from evomerge.run.coarse import coarse_blocks, coarse_to_fine
+from evomerge.run.config import BudgetConfig, SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
 from evomerge.run.plan import Batches, FinalPlan, StagePlan
@@ -26,6 +27,8 @@ from evomerge.space import SearchSpace
 from evomerge.stack_space import StackSpace, paper_start
 
 _GA_POPULATION = 16
+_ITEMS, _FEW_ITEMS = 64, 20
+"""Of each task: where only candidates are limited, and where items are (experiments/search)."""
 _FEWEST = 4
 
 
@@ -43,7 +46,12 @@ def stage_plan(
     """
     config, space = file.strategy_of(stage.config), stage.space
     algorithm = config.algorithm or usual_strategy(space)
-    usual = default_population(space.dimension) if algorithm == "cma_es" else _GA_POPULATION
+    batches = _batches(config, file.budget)
+    usual = _GA_POPULATION
+    if algorithm == "cma_es":
+        # few items each: more candidates make up for the luck of single ones
+        times = 2 if batches.items is not None and batches.items <= _FEW_ITEMS else 1
+        usual = times * default_population(space.dimension)
     given = stored.population if stored else max(usual, workers, _FEWEST)
     size = config.population or given
     seed = derive(file.seed, stage.config.name) if stage.config.name else file.seed
@@ -71,11 +79,7 @@ def stage_plan(
         starting_points=points,
         population=size,
         schedule=_schedule(config, stored, size, workers),
-        batches=Batches(
-            None if config.minibatch == "all" else config.minibatch,
-            fresh=config.items == "fresh",
-            growing=config.grow,
-        ),
+        batches=batches,
         final=FinalPlan(config.final_share) if config.final == "paired" else None,
         share=stage.config.share,
     )
@@ -112,40 +116,57 @@ def _schedule(
     return Schedule(ordered, ahead if config.ahead is None else config.ahead)
 
 
+def _batches(config: StrategyConfig, budget: BudgetConfig) -> Batches:
+    fresh, growing = config.items == "fresh", config.grow
+    if isinstance(config.minibatch, int):
+        return Batches(config.minibatch, fresh, growing)
+    if config.minibatch == "all":
+        return Batches(None, fresh, growing)
+    if budget.candidates is not None:
+        return Batches(_ITEMS, fresh, growing)
+    return Batches(_FEW_ITEMS, fresh, growing, by_cost=budget.time is not None)
+
+
 def _strategy(
     algorithm: str,
     space: SearchSpace | StackSpace,
     config: StrategyConfig,
     seed: int,
     population: int,
-) -> Callable[[Genotype], Strategy]:
-    """Makes the strategy from the genotype to start from."""
+) -> Callable[[Genotype, int], Strategy]:
+    """Makes the strategy from the genotype to start from and how many candidates to expect."""
     if algorithm == "stack_ga":
         assert isinstance(space, StackSpace), "checked with the space"
-        return lambda _: StackGa(space, first_paths(space), seed=seed, population=population)
+        return lambda _start, _count: StackGa(
+            space, first_paths(space), seed=seed, population=population
+        )
     if algorithm == "cma_es":
         return _cma_es(space, config, seed, population)
     axes = space.axes
     if algorithm == "ga":
-        return lambda start: Ga(start, axes=axes, seed=seed, population=population)
+        return lambda start, _: Ga(start, axes=axes, seed=seed, population=population)
     if algorithm == "random":
-        return lambda start: Random(start, axes=axes, seed=seed, population=population)
+        return lambda start, _: Random(start, axes=axes, seed=seed, population=population)
     # optuna takes a second to import
     from evomerge.search.optuna_sampler import OptunaSampler  # noqa: PLC0415
 
-    return lambda start: OptunaSampler(
+    return lambda start, _: OptunaSampler(
         algorithm, start, axes=axes, seed=seed, population=population
     )
 
 
 def _cma_es(
     space: SearchSpace | StackSpace, config: StrategyConfig, seed: int, population: int
-) -> Callable[[Genotype], Strategy]:
+) -> Callable[[Genotype, int], Strategy]:
     """Stacks in the paper's encoding: how far a position is from its threshold counts, too."""
-    sigma = config.sigma
+
+    def make(start: Genotype, axes: Sequence[Axis]) -> Strategy:
+        return CmaEs(start, axes=axes, seed=seed, population=population, sigma=config.sigma)
+
     if isinstance(space, StackSpace):
-        start, axes = paper_start(space, sigma), [CONTINUOUS] * space.dimension
-        return lambda _: CmaEs(start, axes=axes, seed=seed, population=population, sigma=sigma)
-    return lambda start: CmaEs(
-        start, axes=space.axes, seed=seed, population=population, sigma=sigma
-    )
+        start = paper_start(space, config.sigma)
+        return lambda _start, _count: make(start, [CONTINUOUS] * space.dimension)
+    blocks = coarse_blocks(space) if config.coarse_to_fine else None
+    if blocks is None:
+        return lambda start, _: make(start, space.axes)
+    return coarse_to_fine(blocks, space.axes, make, population)

@@ -15,6 +15,7 @@ import torch
 from evomerge.candidate import Genotype, Scores
 from evomerge.genes import CONTINUOUS, Axis
 from evomerge.search.cma_es import CmaEs
+from evomerge.search.coarse_to_fine import Blocks, CoarseToFine
 from evomerge.search.first_paths import first_paths
 from evomerge.search.ga import Ga
 from evomerge.search.optuna_sampler import OptunaSampler
@@ -111,6 +112,16 @@ def cma_es(axes: tuple[Axis, ...], start: Genotype, seed: int) -> Strategy:
     return CmaEs(start, axes=axes, seed=seed, population=10, sigma=1 / 6)
 
 
+def coarse_to_fine(seed: int) -> Strategy:
+    return CoarseToFine(
+        START,
+        Blocks((0, 0, 1, 1)),
+        NUMBERS,
+        lambda start, axes: cma_es(tuple(axes), start, seed),
+        generations=3,
+    )
+
+
 def ga(axes: tuple[Axis, ...], start: Genotype, seed: int) -> Strategy:
     return Ga(start, axes=axes, seed=seed, population=10)
 
@@ -132,6 +143,7 @@ gp = partial(optuna, "gp", 4)
 STRATEGIES: dict[str, Case] = {
     "cma_es": Case(partial(cma_es, NUMBERS, START), START, sphere),
     "cma_es with steps and flags": Case(partial(cma_es, FLAGS, FLAGS_START), FLAGS_START, mixed),
+    "coarse to fine": Case(coarse_to_fine, START, sphere),
     "ga": Case(partial(ga, NUMBERS, START), START, sphere),
     "ga with bits": Case(partial(ga, BITS, BITS_START), BITS_START, bits_and_sphere),
     "ga with steps and choices": Case(partial(ga, MIXED, MIXED_START), MIXED_START, mixed),
