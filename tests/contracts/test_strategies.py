@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -113,13 +113,10 @@ def cma_es(axes: tuple[Axis, ...], start: Genotype, seed: int) -> Strategy:
 
 
 def coarse_to_fine(seed: int) -> Strategy:
-    return CoarseToFine(
-        START,
-        Blocks((0, 0, 1, 1)),
-        NUMBERS,
-        lambda start, axes: cma_es(tuple(axes), start, seed),
-        generations=3,
-    )
+    def make(start: Genotype, axes: Sequence[Axis]) -> Strategy:
+        return cma_es(tuple(axes), start, seed)
+
+    return CoarseToFine(START, Blocks((0, 0, 1, 1)), NUMBERS, make, generations=3)
 
 
 def ga(axes: tuple[Axis, ...], start: Genotype, seed: int) -> Strategy:
