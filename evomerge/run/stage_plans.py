@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from evomerge.candidate import Genotype
+from evomerge.candidate import Genotype, ItemSelection
 from evomerge.errors import InvalidInput
 from evomerge.run.baselines import Baseline, baselines, starting_points
+from evomerge.run.coarse import coarse_blocks, coarse_to_fine
 from evomerge.run.config import SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
-from evomerge.run.plan import StagePlan
+from evomerge.run.plan import Batches, FinalPlan, StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stack_stage import stack_baselines
 from evomerge.search.cma_es import CmaEs, default_population
@@ -72,13 +73,18 @@ def stage_plan(
         starting_points=points,
         population=size,
         schedule=_schedule(config, stored, size, workers),
-        minibatch=config.minibatch,
+        batches=Batches(
+            None if config.minibatch == "all" else config.minibatch,
+            fresh=config.items == "fresh",
+            growing=config.grow,
+        ),
+        final=FinalPlan(config.final_share) if config.final == "paired" else None,
         share=stage.config.share,
     )
 
 
-def resolved_stage(stage: Stage, plan: StagePlan) -> dict[str, Any]:
-    """What of a stage can change the trajectory and does not stand in the file."""
+def resolved_stage(stage: Stage, plan: StagePlan, items: ItemSelection) -> dict[str, Any]:
+    """What of a stage, searched on `items`, can change the trajectory beside the file."""
     space = stage.space
     method = space.method if isinstance(space, SearchSpace) else "stack"
     varying = isinstance(space, SearchSpace) and space.methods_vary
@@ -89,7 +95,7 @@ def resolved_stage(stage: Stage, plan: StagePlan) -> dict[str, Any]:
         "population": plan.population,
         "schedule": plan.schedule.name,
         "ahead": plan.schedule.ahead,
-        "minibatch": plan.minibatch,
+        "minibatch": plan.batches.first(items),
         "dimensions": space.dimension,
         "baselines": [{"label": b.label, "kind": b.kind} for b in plan.baselines],
     }
@@ -118,18 +124,29 @@ def _strategy(
     config: StrategyConfig,
     seed: int,
     population: int,
-) -> Callable[[Genotype], Strategy]:
-    """Makes the strategy from the genotype to start from."""
+) -> Callable[[Genotype, int], Strategy]:
+    """Makes the strategy from the genotype to start from and how many candidates to expect."""
     if algorithm == "stack_ga":
         if not isinstance(space, StackSpace):
             raise InvalidInput(
                 "strategy.algorithm: stack_ga searches stacks only; use cma_es or ga"
             )
-        return lambda _: StackGa(space, first_paths(space), seed=seed, population=population)
+        return lambda _start, _count: StackGa(
+            space, first_paths(space), seed=seed, population=population
+        )
     if algorithm == "ga":
         bits = space.bits if isinstance(space, StackSpace) else range(0)
-        return lambda start: Ga(start, bits=bits, seed=seed, population=population)
+        return lambda start, _count: Ga(start, bits=bits, seed=seed, population=population)
     if isinstance(space, StackSpace):
         start = paper_start(space, config.sigma)
-        return lambda _: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
-    return lambda start: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
+        return lambda _start, _count: CmaEs(
+            start, seed=seed, population=population, sigma=config.sigma
+        )
+
+    def cma_es(start: Genotype) -> Strategy:
+        return CmaEs(start, seed=seed, population=population, sigma=config.sigma)
+
+    blocks = coarse_blocks(space) if config.coarse_to_fine else None
+    if blocks is None:
+        return lambda start, _count: cma_es(start)
+    return coarse_to_fine(blocks, cma_es, population)

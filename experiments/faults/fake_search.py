@@ -27,7 +27,7 @@ from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
-from evomerge.run.plan import Budget, RunPlan, StagePlan
+from evomerge.run.plan import Batches, Budget, FinalPlan, RunPlan, StagePlan
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool
 from evomerge.run.progress import Progress
@@ -119,11 +119,12 @@ def plan(
         space=space,
         baselines=baselines(space),
         algorithm="cma_es",
-        strategy=lambda start: CmaEs(start, seed=3, population=population, sigma=1 / 6),
+        strategy=lambda start, _: CmaEs(start, seed=3, population=population, sigma=1 / 6),
         starting_points=lambda best: starting_points(space, best),
         population=population,
         schedule=schedule,
-        minibatch=minibatch,
+        batches=Batches(minibatch),
+        final=FinalPlan(),
         share=1.0,
     )
     return RunPlan(

@@ -11,6 +11,7 @@ import pytest
 
 from evomerge.candidate import Genotype
 from evomerge.search.cma_es import CmaEs
+from evomerge.search.coarse_to_fine import Blocks, CoarseToFine
 from evomerge.search.first_paths import first_paths
 from evomerge.search.ga import Ga
 from evomerge.search.stack_ga import StackGa
@@ -52,6 +53,16 @@ STACKS = StackSpace(Slots((("a", 8), ("b", 8)), 2), "a", 4, 12)
 TARGET = (Segment("a", 0, 3), Segment("b", 3, 5), Segment("a", 4, 8, 1.1))
 STRATEGIES: dict[str, Case] = {
     "cma_es": Case(lambda seed: CmaEs(START, seed=seed, population=10, sigma=1 / 6), START, sphere),
+    "coarse to fine": Case(
+        lambda seed: CoarseToFine(
+            START,
+            Blocks((0, 0, 1, 1)),
+            lambda start: CmaEs(start, seed=seed, population=10, sigma=1 / 6),
+            generations=3,
+        ),
+        START,
+        sphere,
+    ),
     "ga": Case(lambda seed: Ga(START, bits=range(0), seed=seed, population=10), START, sphere),
     "ga with bits": Case(
         lambda seed: Ga((*START, *START), bits=range(2, 8), seed=seed, population=10),
@@ -75,7 +86,7 @@ def trajectory(strategy: Strategy, case: Case, generations: int) -> list[Genotyp
     seen: list[Genotype] = []
     for _ in range(generations):
         asked = [strategy.ask() for _ in range(strategy.population)]
-        strategy.tell(asked, [case.fitness(g) for g in asked])
+        strategy.tell(asked, [(case.fitness(g),) for g in asked])
         seen += asked
     return seen
 
@@ -115,8 +126,8 @@ def test_failures_rank_last(case: Case) -> None:
     assert asked == [other.ask() for _ in range(other.population)]
     fitness = [case.fitness(g) for g in asked]
     worst = fitness.index(min(fitness))
-    one.tell(asked, [None if i == worst else f for i, f in enumerate(fitness)])
-    other.tell(asked, fitness)
+    one.tell(asked, [None if i == worst else (f,) for i, f in enumerate(fitness)])
+    other.tell(asked, [(f,) for f in fitness])
     assert [one.ask() for _ in asked] == [other.ask() for _ in asked]
 
 
@@ -133,6 +144,6 @@ def test_asking_ahead_by_half_a_generation(case: Case) -> None:
     asked = [strategy.ask() for _ in range(strategy.population + ahead)]
     for _ in range(20):
         told, asked = asked[: strategy.population], asked[strategy.population :]
-        strategy.tell(told, [case.fitness(g) for g in told])
+        strategy.tell(told, [(case.fitness(g),) for g in told])
         asked += [strategy.ask() for _ in range(strategy.population)]
     assert max(map(case.fitness, strategy.estimates)) > case.fitness(case.start)
