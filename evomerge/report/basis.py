@@ -8,7 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
-from evomerge.report.trials import Axis, Floats, Trials, within
+from evomerge.genes import Axis
+from evomerge.report.trials import Floats, Trials, within
 
 MOST_TERMS = 300
 """Products of two genes join in while all terms together are no more than this."""

@@ -21,7 +21,7 @@ from evomerge.report.surrogate import (
     regression,
     skills,
 )
-from evomerge.report.trials import Axis, Floats, Trials
+from evomerge.report.trials import Floats, Trials
 from evomerge.seeding import generator
 
 FEWEST_TRIALS = 24
@@ -39,7 +39,7 @@ class GeneEffect:
     """What one gene did to the score.
 
     Attributes:
-        name: of the gene.
+        gene: its place among the genes.
         share: of the explained differences, with the bounds of its 95 % interval.
         clear: whether chance alone hardly ever gives the largest of all shares this size.
         grid: values of the gene, over the middle nine tenths of those tried; each choice tried.
@@ -47,7 +47,7 @@ class GeneEffect:
         error: standard error of the curve.
     """
 
-    name: str
+    gene: int
     share: float
     low: float
     high: float
@@ -129,14 +129,14 @@ def _effects(
     low, high = np.quantile(draws / np.where(sums > 0.0, sums, 1.0), [0.025, 0.975], axis=0)
     effects = [
         GeneEffect(
-            axis.name,
+            gene,
             float(totals[gene] / whole),
             float(low[gene]),
             float(high[gene]),
             bool(totals[gene] > threshold),
             *_curve(trials, gene, surrogate),
         )
-        for gene, axis in enumerate(trials.axes)
+        for gene in range(len(trials.axes))
     ]
     return tuple(sorted(effects, key=lambda effect: -effect.share))
 
@@ -172,7 +172,7 @@ def _curve(
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
     """The surrogate over one gene, the others where the last candidates had them."""
     column = trials.values[:, gene]
-    axis: Axis = trials.axes[gene]
+    axis = trials.axes[gene]
     grid = np.unique(column)
     if axis.ordered:
         low, high = np.quantile(column, [0.05, 0.95])

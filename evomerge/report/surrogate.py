@@ -101,8 +101,9 @@ def regression(trials: Trials, shuffled: Floats) -> Regression:
 def skills(problem: Regression) -> tuple[Floats, Setting]:
     """The share of the variance that is predicted in generations left out, at its best: (m,).
 
-    Also returns the setting that was best for the observed fitness. Nothing is predicted, and the
-    share is at most about zero, where fitness does not depend on the genes.
+    Also returns the setting to take: of those that predict the observed fitness as well as the best
+    one, to within the spread that chance gives, the one with the fewest terms and highest penalty.
+    Nothing is predicted, and the share is about zero, where fitness does not depend on the genes.
     """
     total = (problem.fitness**2).sum(axis=0)
     settings = list(_settings(problem))
@@ -116,7 +117,10 @@ def skills(problem: Regression) -> tuple[Floats, Setting]:
             loss = (beta * (inner[:k, :k] @ beta - 2.0 * outer[:k])).sum(axis=0)
             errors[place] += energy + loss
     shares = 1.0 - errors / np.where(total > 0.0, total, 1.0)
-    return shares.max(axis=0), settings[int(shares[:, 0].argmax())]
+    best = shares.max(axis=0)
+    good = shares[:, 0] >= best[0] - best[1:].std()
+    simple = (setting for setting, enough in zip(settings, good, strict=True) if enough)
+    return best, min(simple, key=lambda setting: (setting.order, -setting.penalty))
 
 
 def coefficients(problem: Regression, setting: Setting) -> Iterator[tuple[int, Floats]]:

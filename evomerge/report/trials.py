@@ -7,18 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.genes import Axis
+
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One gene as statistics see it.
-
-    `ordered`: whether its numbers form a scale; else they are the indices of unrelated choices.
-    """
-
-    name: str
-    ordered: bool = True
 
 
 @dataclass(frozen=True)
@@ -26,13 +17,15 @@ class Trials:
     """Scored candidates of one search, one row each.
 
     Attributes:
-        axes: what the columns of `values` are, d of them.
-        values: shape (n, d).
+        names: of the genes, or of what else may have mattered; d of them.
+        axes: what their numbers stand for.
+        values: shape (n, d); equal for equal steps.
         fitness: shape (n,); maximised.
         generations: shape (n,); candidates with the same number answered the same items.
         items: shape (n,); how many items each answered.
     """
 
+    names: tuple[str, ...]
     axes: tuple[Axis, ...]
     values: Floats
     fitness: Floats
@@ -45,6 +38,7 @@ class Trials:
     def chosen(self, rows: NDArray[np.bool_]) -> Trials:
         """The trials of some rows."""
         return Trials(
+            self.names,
             self.axes,
             self.values[rows],
             self.fitness[rows],
