@@ -31,8 +31,8 @@ _LATE = tuple((middle, width) for middle in (0.4, 0.7, 1.0) for width in (0.1, 0
 _STEADY = 32.0
 """A rate at which nothing saturates."""
 _WANDERS = (
-    (0.0, 1.0), (0.3, 1.0), (1.0, 1.0), (3.0, 0.6), (10.0, 0.3), (40.0, 0.15), (200.0, 0.1),
-    (1000.0, 0.1),
+    (0.0, 1.0), (0.3, 1.0), (1.0, 0.7), (3.0, 0.4), (10.0, 0.2), (40.0, 0.1), (200.0, 0.07),
+    (1000.0, 0.07),
 )  # fmt: skip
 """Variance that the wander gathers in the whole search, in variances of a generation's mean, and
 how likely that is beforehand."""
@@ -60,8 +60,8 @@ class Gain:
     """What twice the items would add to the mean of a generation, with a 95 % interval.
 
     `told` is False when the interval is wider than twice what the search has gained so far.
-    `spent`, `curve`, `low_curve` and `high_curve` are the expected mean with its 95 % interval, from
-    the first generation up to twice the items.
+    `spent`, `curve`, `low_curve` and `high_curve` are the expected mean with its 95 % interval,
+    from the first generation up to twice the items.
     """
 
     expected: float
@@ -78,7 +78,7 @@ class Gain:
 class _Shape:
     """One curve and one size of the wander, given what was seen.
 
-    `paths` have mean `path` and covariance `root @ root.T` times a variance that is inverse gamma
+    The curve has mean `path` and covariance `root @ root.T` times a variance that is inverse gamma
     with `freedom` / 2 and `energy` / 2.
     """
 
@@ -194,7 +194,7 @@ def _sigmoid(times: Floats, middle: float, width: float) -> Floats:
 
 _CURVES: tuple[tuple[Callable[[Floats], Floats], float, float], ...] = (
     *((family, rate, 1.0) for family in (_exponential, _hyperbola, _root_law) for rate in _RATES),
-    (_exponential, _STEADY, 1.0),
+    (_exponential, _STEADY, 3.0),
     *((partial(_sigmoid, middle=middle, width=width), 1.0, 0.4) for middle, width in _LATE),
 )
 """Family, rate, and how likely the curve is beforehand."""

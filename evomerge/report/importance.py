@@ -30,6 +30,7 @@ _SHUFFLES = 99
 _RESAMPLES = 400
 _BLOCKS = 300
 """Candidates are resampled one by one up to this many, then in this many blocks."""
+_GRID = 25
 _CHANCE = 0.02
 """Chance alone reaches the skill of a surrogate that is believed at most this often."""
 
@@ -127,6 +128,8 @@ def _effects(
     draws = rng.multinomial(len(owned), np.full(len(owned), 1.0 / len(owned)), _RESAMPLES) @ owned
     sums = np.maximum(draws, 0.0).sum(axis=1, keepdims=True)
     low, high = np.quantile(draws / np.where(sums > 0.0, sums, 1.0), [0.025, 0.975], axis=0)
+    late = np.argsort(trials.generations, kind="stable")[-max(len(trials) // 5, 1) :]
+    rest = np.median(trials.values[late], axis=0)
     effects = [
         GeneEffect(
             gene,
@@ -134,7 +137,7 @@ def _effects(
             float(low[gene]),
             float(high[gene]),
             bool(totals[gene] > threshold),
-            *_curve(trials, gene, surrogate),
+            *_curve(trials, gene, surrogate, rest),
         )
         for gene in range(len(trials.axes))
     ]
@@ -168,15 +171,14 @@ def _owned(problem: Regression, setting: Setting, genes: int) -> tuple[Floats, F
 
 
 def _curve(
-    trials: Trials, gene: int, surrogate: Surrogate
+    trials: Trials, gene: int, surrogate: Surrogate, rest: Floats
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """The surrogate over one gene, the others where the last candidates had them."""
+    """The surrogate over one gene, the others as in `rest`: grid, curve and its error."""
     column = trials.values[:, gene]
-    axis = trials.axes[gene]
     grid = np.unique(column)
-    if axis.ordered:
+    if trials.axes[gene].ordered:
         low, high = np.quantile(column, [0.05, 0.95])
-        grid = np.linspace(low, high, 25) if len(grid) > 25 else grid[(grid >= low) & (grid <= high)]
-    late = trials.values[np.argsort(trials.generations, kind="stable")][-max(len(trials) // 5, 1) :]
-    curve, error = surrogate.effect(gene, grid, np.median(late, axis=0))
+        inner = grid[(grid >= low) & (grid <= high)]
+        grid = np.linspace(low, high, _GRID) if len(inner) > _GRID else inner
+    curve, error = surrogate.effect(gene, grid, rest)
     return tuple(grid.tolist()), tuple(curve.tolist()), tuple(error.tolist())

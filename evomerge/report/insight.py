@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from evomerge.report.won_layers import Contest, WonLayers, won_layers
 from evomerge.score import AGGREGATIONS, COST_TASK, Objective
 from evomerge.space import SearchSpace
 
+MOST_SHOWN = 12
+"""Genes that a figure shows."""
 _NAME = 26
 _LATE = 0.25
 """Share of the candidates that show where a search has gone."""
@@ -30,12 +31,15 @@ _CLEARLY = 1.644854
 class GeneLine:
     """One gene as a reader sees it: what it is called, what it did, where it is best.
 
-    `advice` is empty where that cannot be said.
+    `advice` is empty where that cannot be said; `steps`: whether the gene has steps only; `range`
+    are the ends of what it could be.
     """
 
     name: str
     effect: GeneEffect
     advice: str
+    steps: bool
+    range: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,25 @@ def _searched(search: Searched, objective: Objective) -> SearchInsight:
         search.space is None,
         learnt,
         tuple(
-            GeneLine(names[effect.gene], effect, advice(effect, search.space))
+            GeneLine(
+                names[effect.gene],
+                effect,
+                advice(effect, search.space),
+                trials.axes[effect.gene].steps is not None,
+                _range(effect, search.space),
+            )
             for effect in learnt.effects
         ),
         tuple((level.spent, level.mean) for level in levels),
         gain(levels, highest(objective)),
     )
+
+
+def _range(effect: GeneEffect, space: SearchSpace | None) -> tuple[float, float]:
+    """Positions go from 0 to 1; traits of stacks are shown as far as they were tried."""
+    if space is not None or not effect.grid:
+        return 0.0, 1.0
+    return effect.grid[0], effect.grid[-1]
 
 
 def gene_names(space: SearchSpace) -> tuple[str, ...]:
@@ -111,7 +128,8 @@ def advice(effect: GeneEffect, space: SearchSpace | None) -> str:
         return ""
     curve, error = np.asarray(effect.curve), np.asarray(effect.error)
     best, worst = int(curve.argmax()), int(curve.argmin())
-    if curve[best] - curve[worst] < _CLEARLY * math.hypot(error[best], error[worst]):
+    # the two errors may be those of one comparison: they add up
+    if curve[best] - curve[worst] < _CLEARLY * (error[best] + error[worst]):
         return ""
     if space is not None and not space.axes[effect.gene].ordered:
         return f"best: {_written(space.genes[effect.gene].decode(effect.grid[best]))}"
@@ -152,7 +170,7 @@ def _won(run: RecordedRun, search: Searched, learnt: Importance) -> WonLayers | 
     genotype = run.candidates.genotype(winner)
     if winner < run.first or genotype is None:
         return None
-    numbers = [tally.candidate for tally in search.tallies]
+    numbers = search.scored
     late = numbers[-max(1, min(round(_LATE * len(numbers)), _MOST_LATE)) :]
     contest = Contest(
         search.space,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.candidate import SEARCH, Genotype
-from evomerge.recipe import STACK, Recipe
+from evomerge.recipe import Recipe
 from evomerge.report.gain import Level
 from evomerge.report.recorded import RecordedRun
 from evomerge.report.traits import traits_of
@@ -29,8 +29,13 @@ class Searched:
     space: SearchSpace | None
     run: RecordedRun
     tallies: tuple[Tally, ...]
-    """Of its scored candidates, in the order of their numbers; all have a genotype."""
+    """Of its candidates, in the order of their numbers; all have a genotype."""
     population: int
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """The candidates that have a score, in order."""
+        return tuple(t.candidate for t in self.tallies if t.totals is not None)
 
     def genotype(self, number: int) -> Genotype:
         """What a candidate of this search was made of."""
@@ -42,15 +47,12 @@ class Searched:
 def searches_of(run: RecordedRun) -> tuple[Searched, ...]:
     """The searches of a run that have begun, in order."""
     ends = (*run.firsts[1:], sys.maxsize)
-    scored = sorted(
-        (t for t in run.tallies if t.stage == SEARCH and t.totals is not None),
-        key=lambda tally: tally.candidate,
-    )
+    counted = sorted((t for t in run.tallies if t.stage == SEARCH), key=lambda t: t.candidate)
     found = []
     for index, (search, first, end) in enumerate(
         zip(run.resolved["searches"], run.firsts, ends, strict=True)
     ):
-        own = tuple(tally for tally in scored if first <= tally.candidate < end)
+        own = tuple(tally for tally in counted if first <= tally.candidate < end)
         if own:
             recipe = run.candidates[own[0].candidate].recipe
             space = _space(run.resolved, index, recipe)
@@ -60,10 +62,10 @@ def searches_of(run: RecordedRun) -> tuple[Searched, ...]:
 
 def trials_of(search: Searched) -> Trials:
     """All scored candidates with the values of their genes; of stacks, with traits of the path."""
-    numbers = [tally.candidate for tally in search.tallies]
+    numbers = search.scored
     fitness = [search.run.searched[number] for number in numbers]
     generations = [search.run.candidates.generation(number) for number in numbers]
-    items = [float(max(tally.items, 1)) for tally in search.tallies]
+    items = [float(max(t.items, 1)) for t in search.tallies if t.totals is not None]
     if search.space is None:
         recipes = [search.run.candidates[number].recipe for number in numbers]
         models = tuple(dict.fromkeys(model for r in recipes for model in r.referenced_models()))
@@ -95,12 +97,11 @@ def levels_of(search: Searched) -> tuple[Level, ...]:
         generations.setdefault(generation, []).append(tally)
     spent, levels = 0.0, []
     for _, members in sorted(generations.items()):
-        items = float(sum(tally.items for tally in members))
-        spent += items
-        # failures are few and say nothing about the rest; half a generation is not a level
-        if 2 * len(members) > search.population:
-            values = [search.run.searched[tally.candidate] for tally in members]
-            levels.append(Level(spent, sum(values) / len(values), items))
+        spent += sum(tally.items for tally in members)
+        known = [t for t in members if t.totals is not None]
+        if known and len(members) == search.population:
+            mean = sum(search.run.searched[t.candidate] for t in known) / len(known)
+            levels.append(Level(spent, mean, float(sum(t.items for t in known))))
     return tuple(levels)
 
 

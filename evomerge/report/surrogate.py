@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from evomerge.report.basis import PRODUCT, Basis, basis_of
+from evomerge.report.basis import Basis, basis_of
 from evomerge.report.trials import Floats, Trials, within
 
 FOLDS = 8
@@ -36,7 +37,7 @@ class Regression:
     basis: Basis
     terms: Floats
     fitness: Floats
-    folds: Floats
+    folds: NDArray[np.int64]
 
     @property
     def count(self) -> int:
@@ -94,7 +95,7 @@ def regression(trials: Trials, shuffled: Floats) -> Regression:
         basis,
         within(basis.of(trials.values), trials.generations) * weights,
         within(together, trials.generations) * weights,
-        np.asarray(places % FOLDS, dtype=np.float64),
+        np.asarray(places % FOLDS, dtype=np.int64),
     )
 
 

@@ -115,15 +115,13 @@ def weight_table(recipe: Recipe) -> Table:
     return table
 
 
-def _weights(
-    recipe: Recipe, name: str, profile: DepthProfile, value: float
-) -> Mapping[str, float]:
+def _weights(recipe: Recipe, name: str, profile: DepthProfile, value: float) -> Mapping[str, float]:
     if name == "weight" and profile.model:
         return {profile.model: value}
     if name == "t" and recipe.merge_method == "slerp" and recipe.base_model is not None:
         models = dict.fromkeys(recipe.referenced_models())
         others = [model for model in models if model != recipe.base_model]
-        return {recipe.base_model: 1.0 - value} | {other: value for other in others[:1]}
+        return {recipe.base_model: 1.0 - value} | dict.fromkeys(others[:1], value)
     return {}
 
 
