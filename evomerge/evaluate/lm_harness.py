@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -12,12 +13,13 @@ from evomerge.candidate import ItemSelection, parts
 from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec
 from evomerge.evaluate.frozen_task import FrozenTask
+from evomerge.evaluate.gold import choice_probability
 from evomerge.evaluate.lm_eval_guest import guest
 from evomerge.evaluate.outcomes import item_outcome
 from evomerge.evaluate.preflight import aggregation_name, resolve_goals
 from evomerge.evaluate.scoring_model import ScoringModel, finite_logits
 from evomerge.evaluate.task_loading import LoadedTask, explain, load_tasks
-from evomerge.score import AGGREGATIONS, TaskGoal, TaskOutcomes, joined, task_score
+from evomerge.score import AGGREGATIONS, PROBABILITY, TaskGoal, TaskOutcomes, joined, task_score
 
 
 @final
@@ -87,6 +89,12 @@ class LmHarness:
         by_task = {goal.task: goal for goal in self._goals}
         return tuple(self._outcomes(by_task[name], samples[name]) for name in chosen)
 
+    def _truncated(self, name: str) -> frozenset[int]:
+        """The documents of a task whose answers in the last run were cut off."""
+        asked = self._frozen[name].instances
+        generated = (r for r in asked if r.request_type == "generate_until")
+        return frozenset(r.doc_id for r in generated if self._lm.truncated(r))
+
     def halve_batch(self) -> int | None:
         """See `Evaluator.halve_batch`."""
         size = int(self._lm.batch_size)
@@ -115,8 +123,9 @@ class LmHarness:
         """Every metric of every task over all items.
 
         Returns:
-            {"tasks": {task: {metric: {"value", "stderr", "n"}}}}; the metric is named as in lm-eval
-            without ",none"; stderr is None for an aggregation without values per item.
+            {"tasks": {task: {metric: {"value", "stderr", "n"}}}, "truncated": {task: count}}; the
+            metric is named as in lm-eval without ",none"; stderr is None for an aggregation without
+            values per item; the count is of answers that were cut off.
 
         Raises:
             BuildFailed: the model answers with NaN or Inf.
@@ -126,7 +135,8 @@ class LmHarness:
             name: self._metrics(name, results["results"][name], results["samples"][name])
             for name in self._loaded
         }
-        return {"tasks": tasks}
+        truncated = {name: len(self._truncated(name)) for name in self._loaded}
+        return {"tasks": tasks, "truncated": truncated}
 
     def _run(self, chosen: Mapping[str, Sequence[int]]) -> Any:
         """lm-eval's results for documents at these positions, tasks in the objective's order."""
@@ -157,14 +167,38 @@ class LmHarness:
         return chosen
 
     def _outcomes(self, goal: TaskGoal, samples: Sequence[Mapping[str, Any]]) -> TaskOutcomes:
-        items = self._loaded[goal.task].items
+        items, truncated = self._loaded[goal.task].items, self._truncated(goal.task)
         filter_name = goal.metric.partition(",")[2]
+        samples = [sample for sample in samples if sample["filter"] == filter_name]
+        likely = self._probabilities(goal, samples) if goal.learn_from == PROBABILITY else {}
         outcomes = [
-            item_outcome(goal, items[sample["doc_id"]], sample)
+            replace(
+                item_outcome(goal, items[sample["doc_id"]], sample),
+                truncated=sample["doc_id"] in truncated,
+                probability=likely.get(sample["doc_id"]),
+            )
             for sample in samples
-            if sample["filter"] == filter_name
         ]
         return TaskOutcomes(goal.task, tuple(sorted(outcomes, key=lambda outcome: outcome.item)))
+
+    def _probabilities(
+        self, goal: TaskGoal, samples: Sequence[Mapping[str, Any]]
+    ) -> dict[int, float]:
+        """The probability of the right answer, by document."""
+        frozen, docs = self._frozen[goal.task], [sample["doc_id"] for sample in samples]
+        if self._loaded[goal.task].task.OUTPUT_TYPE != "multiple_choice":
+            with guest(self._seed):
+                found = self._lm.token_probability([frozen.answer(doc) for doc in docs])
+            return dict(zip(docs, found, strict=True))
+        metric = goal.metric.partition(",")[0]
+        return {
+            sample["doc_id"]: choice_probability(
+                metric,
+                [likelihood for likelihood, _ in sample["filtered_resps"]],
+                *frozen.choices(sample["doc_id"]),
+            )
+            for sample in samples
+        }
 
     def _metrics(
         self, name: str, values: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]

@@ -35,6 +35,7 @@ def resolved_run(
     ]
     plain["parents"] = {model: parents.fingerprint(model) for model in parents.models}
     plain["items"] = {task: _digest(ids) for task, ids in catalog.items.items()}
+    plain["test_splits"] = dict(catalog.test_splits)
     plain["goals"] = [
         {
             "task": goal.task,
@@ -42,6 +43,7 @@ def resolved_run(
             "weight": goal.weight,
             "aggregation": goal.aggregation,
             "higher_is_better": goal.higher_is_better,
+            "learn_from": goal.learn_from,
         }
         for goal in plan.objective.goals
     ]
