@@ -21,6 +21,7 @@ from evomerge.export import save_best
 from evomerge.report.evidence import VERIFIED, results, standing
 from evomerge.report.formats import truncated_share
 from evomerge.report.html import render_report
+from evomerge.report.insight import explain
 from evomerge.report.sentences import stamps
 from evomerge.report.summarize import summarize
 from evomerge.report.summary import RunSummary, TradeRow
@@ -235,7 +236,7 @@ def _hand_over(built: BuiltRun, run_dir: Path, console: Console) -> None:
     if not (run_dir / "best").exists():
         console.print("saving the winner and checking that it scores as recorded", highlight=False)
     save_best(run_dir, built.worker.evaluator, built.worker.consent)
-    page = render_report(summarize(run_dir))
+    page = render_report(summarize(run_dir), explain(run_dir))
     write_whole(run_dir / "report.html", page)
 
 

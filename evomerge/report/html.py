@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -15,7 +17,7 @@ from evomerge.report.evidence import (
     results,
     standing,
 )
-from evomerge.report.formats import scale_of, short_names, typographic
+from evomerge.report.formats import Scale, scale_of, short_names, typographic
 from evomerge.report.front_plots import cover_plot, front_plot
 from evomerge.report.front_text import (
     constraint_table,
@@ -23,11 +25,16 @@ from evomerge.report.front_text import (
     front_lines,
     front_sentences,
 )
+from evomerge.report.gain_figure import gain_plot
+from evomerge.report.gene_figure import genes_plot
+from evomerge.report.insight import Insight, SearchInsight
+from evomerge.report.insight_sentences import Told, gain_told, genes_told, won_told
 from evomerge.report.page import best_minibatch, key_figures, protocol, task_table
 from evomerge.report.plots import comparison_plot, history_plot
 from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline, stamps
 from evomerge.report.stacks import layers_plot, route_plot
 from evomerge.report.summary import RunSummary
+from evomerge.report.won_figure import won_plot
 
 _NAME_WIDTH = 40
 _TONES = {
@@ -43,8 +50,17 @@ _TONES = {
 }
 
 
-def render_report(summary: RunSummary) -> str:
-    """The whole report as HTML text; the same summary always gives the same text.
+@dataclass(frozen=True)
+class _Shown:
+    """One finding of the insight with its figure, which may be empty; `name` is of a stage."""
+
+    name: str
+    told: Told
+    figure: Markup
+
+
+def render_report(summary: RunSummary, insight: Insight) -> str:
+    """The whole report as HTML text; the same values always give the same text.
 
     Works at any moment of a run: parts without data are left out.
     """
@@ -80,7 +96,20 @@ def render_report(summary: RunSummary) -> str:
         route=_themed(route_plot(summary)),
         layers=_themed(layers_plot(summary)),
         stages=summary.stages if len(summary.stages) > 1 else (),
+        gains=tuple(_gain(search, scale) for search in insight.searches[-1:]),
+        genes=tuple(_genes(search) for search in insight.searches),
+        won=None if insight.won is None else _Shown(
+            "", won_told(insight.won, scale), _themed(won_plot(insight.won))
+        ),
     )  # fmt: skip
+
+
+def _gain(search: SearchInsight, scale: Scale) -> _Shown:
+    return _Shown(search.name, gain_told(search, scale), _themed(gain_plot(search, scale)))
+
+
+def _genes(search: SearchInsight) -> _Shown:
+    return _Shown(search.name, genes_told(search), _themed(genes_plot(search)))
 
 
 def _environment() -> Environment:
