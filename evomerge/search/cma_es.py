@@ -124,6 +124,8 @@ class CmaEs:
         with _untouched_global_random_state():
             # asking ahead clears the flag by which pycma allows one tell per ask
             self._es._flgtelldone = False
+            # meant for the next samples, of which there may have been none
+            self._es.pop_injection_directions = []
             self._es.tell(solutions, losses)
         self._means.append(self._genotype(self._es.result.xfavorite))
 
