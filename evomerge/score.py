@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+METRIC, PROBABILITY = "metric", "probability"
+"""What a strategy can learn from: the metric itself, or how likely the right answer was."""
 COST_TASK = "cost"
 """The task whose only outcome is what a model costs to run; no question is asked for it."""
 
@@ -22,12 +24,14 @@ class ItemOutcome:
     For a mean metric `value` is the item's metric and `weight` is 1; for perplexities `value` is
     the log-likelihood in nats and `weight` the number of words, bytes or items it covers.
     `truncated` answers were cut off by the limit on their length, before the model was done.
+    `probability` is that of the right answer, in [0, 1], where a strategy learns from it.
     """
 
     item: str
     value: float
     weight: float = 1.0
     truncated: bool = False
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class TaskOutcomes:
 class TaskTotals:
     """The outcomes of one model on one task, summed over its `items`: all that fitness needs.
 
-    `truncated` of the items have an answer that was cut off.
+    `truncated` of the items have an answer that was cut off; `probability` is the sum of those of
+    the right answers, where they are known of all.
     """
 
     task: str
@@ -63,6 +68,7 @@ class TaskTotals:
     weight: float
     items: int
     truncated: int = 0
+    probability: float | None = None
 
 
 def totals(results: tuple[TaskOutcomes, ...]) -> tuple[TaskTotals, ...]:
@@ -74,9 +80,15 @@ def totals(results: tuple[TaskOutcomes, ...]) -> tuple[TaskTotals, ...]:
             sum(o.weight for o in result.outcomes),
             len(result.outcomes),
             result.truncated,
+            _sum([o.probability for o in result.outcomes]),
         )
         for result in results
     )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ class TaskGoal:
     weight: float = 1.0
     aggregation: str = "mean"
     higher_is_better: bool = True
+    learn_from: str = METRIC
 
     @property
     def sign(self) -> float:
@@ -132,9 +145,20 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class Objective:
-    """The goals and their weights; fitness is the weighted mean of signed ratios, maximised."""
+    """The goals and their weights; fitness is the weighted mean of signed ratios, maximised.
+
+    Attributes:
+        goals: a task of weight 0 is scored for constraints only.
+        pareto: every goal that has weight is an objective of its own.
+    """
 
     goals: tuple[TaskGoal, ...]
+    pareto: bool = False
+
+    @property
+    def trades(self) -> tuple[TaskGoal, ...]:
+        """The goals that are objectives of their own; empty when the fitness is all there is."""
+        return tuple(goal for goal in self.goals if goal.weight > 0) if self.pareto else ()
 
     def goal(self, task: str) -> TaskGoal:
         """The goal of `task`."""
@@ -157,7 +181,26 @@ class Objective:
 
     def aims(self, sums: tuple[TaskTotals, ...]) -> tuple[float, ...]:
         """What a strategy maximises, one number per objective, from the totals of every task."""
-        return (self.fitness_of(sums),)
+        if not self.pareto:
+            return (sum(self.share(task.task) * self._aim(task) for task in sums),)
+        return tuple(self._aim(task) for task in self._traded(sums))
+
+    def point(self, sums: tuple[TaskTotals, ...]) -> tuple[float, ...]:
+        """The metric of every objective, signed so that more is better; empty when there is one."""
+        return tuple(
+            self.goal(task.task).sign * (task.value / task.weight) for task in self._traded(sums)
+        )
+
+    def _traded(self, sums: tuple[TaskTotals, ...]) -> list[TaskTotals]:
+        by_task = {task.task: task for task in sums}
+        return [by_task[goal.task] for goal in self.trades if goal.task in by_task]
+
+    def _aim(self, task: TaskTotals) -> float:
+        goal = self.goal(task.task)
+        if goal.learn_from == METRIC:
+            return goal.sign * (task.value / task.weight)
+        assert task.probability is not None, "the evaluator knows what is learnt from"
+        return task.probability / task.items
 
     def scores(self, results: tuple[TaskOutcomes, ...]) -> tuple[TaskScore, ...]:
         """The task metrics in their own units, with standard errors (delta method)."""
@@ -200,6 +243,23 @@ def contributions(objective: Objective, results: tuple[TaskOutcomes, ...]) -> Fl
         outcomes = by_task[goal.task].outcomes
         scale = objective.share(goal.task) * goal.sign / sum(o.weight for o in outcomes)
         parts += [scale * o.value for o in outcomes]
+    return np.asarray(parts, dtype=np.float64)
+
+
+def signals(objective: Objective, results: tuple[TaskOutcomes, ...]) -> FloatArray:
+    """Per-item parts, shape [items over all tasks], of what a strategy learns; see contributions.
+
+    Their sum is that of the aims where there is one.
+    """
+    parts: list[float] = []
+    by_task = {result.task: result for result in results}
+    for goal in objective.goals:
+        outcomes, share = by_task[goal.task].outcomes, objective.share(goal.task)
+        if goal.learn_from == METRIC:
+            scale = share * goal.sign / sum(o.weight for o in outcomes)
+            parts += [scale * o.value for o in outcomes]
+        else:
+            parts += [share / len(outcomes) * (o.probability or 0.0) for o in outcomes]
     return np.asarray(parts, dtype=np.float64)
 
 

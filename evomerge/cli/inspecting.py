@@ -143,13 +143,19 @@ def best_command(run: str, top: int, *, as_json: bool) -> None:
 
 def report_command(run: str, out: Path | None) -> None:
     """Write the HTML report and print its path."""
+    from evomerge.report.formats import scale_of
     from evomerge.report.html import render_report
+    from evomerge.report.insight import explain
+    from evomerge.report.insight_sentences import insight_lines
 
     with viewed(run) as view:
-        summary = _seen(view)
+        summary, insight = _seen(view), explain(view.look())
         target = out or view.report
-    target.write_text(render_report(summary), encoding="utf-8")
-    Console(file=sys.stderr).print(results_table(summary))
+    target.write_text(render_report(summary, insight), encoding="utf-8")
+    console = Console(file=sys.stderr)
+    console.print(results_table(summary))
+    for line in insight_lines(insight, scale_of(summary)):
+        console.print(line, highlight=False, markup=False)
     print(target)
 
 

@@ -12,12 +12,13 @@ from lm_eval.evaluator import evaluate
 from evomerge.candidate import ItemSelection, parts
 from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec
+from evomerge.evaluate.gold import choice_probability
 from evomerge.evaluate.lm_eval_guest import guest
 from evomerge.evaluate.outcomes import item_outcome
 from evomerge.evaluate.preflight import aggregation_name
 from evomerge.evaluate.prompts import Prompts
 from evomerge.evaluate.scoring_model import ScoringModel, finite_logits
-from evomerge.score import AGGREGATIONS, TaskGoal, TaskOutcomes, joined, task_score
+from evomerge.score import AGGREGATIONS, PROBABILITY, TaskGoal, TaskOutcomes, joined, task_score
 
 
 @final
@@ -169,15 +170,36 @@ class LmHarness:
     def _outcomes(self, goal: TaskGoal, samples: Sequence[Mapping[str, Any]]) -> TaskOutcomes:
         items, truncated = self._loaded[goal.task].items, self._truncated(goal.task)
         filter_name = goal.metric.partition(",")[2]
+        samples = [sample for sample in samples if sample["filter"] == filter_name]
+        likely = self._probabilities(goal, samples) if goal.learn_from == PROBABILITY else {}
         outcomes = [
             replace(
                 item_outcome(goal, items[sample["doc_id"]], sample),
                 truncated=sample["doc_id"] in truncated,
+                probability=likely.get(sample["doc_id"]),
             )
             for sample in samples
-            if sample["filter"] == filter_name
         ]
         return TaskOutcomes(goal.task, tuple(sorted(outcomes, key=lambda outcome: outcome.item)))
+
+    def _probabilities(
+        self, goal: TaskGoal, samples: Sequence[Mapping[str, Any]]
+    ) -> dict[int, float]:
+        """The probability of the right answer, by document."""
+        frozen, docs = self._frozen[goal.task], [sample["doc_id"] for sample in samples]
+        if self._loaded[goal.task].task.OUTPUT_TYPE != "multiple_choice":
+            with guest(self._seed):
+                found = self._lm.token_probability([frozen.answer(doc) for doc in docs])
+            return dict(zip(docs, found, strict=True))
+        metric = goal.metric.partition(",")[0]
+        return {
+            sample["doc_id"]: choice_probability(
+                metric,
+                [likelihood for likelihood, _ in sample["filtered_resps"]],
+                *frozen.choices(sample["doc_id"]),
+            )
+            for sample in samples
+        }
 
     def _metrics(
         self, name: str, values: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -15,12 +17,24 @@ from evomerge.report.evidence import (
     results,
     standing,
 )
-from evomerge.report.formats import scale_of, short_names, typographic
+from evomerge.report.formats import Scale, scale_of, short_names, typographic
+from evomerge.report.front_plots import cover_plot, front_plot
+from evomerge.report.front_text import (
+    constraint_table,
+    front_heads,
+    front_lines,
+    front_sentences,
+)
+from evomerge.report.gain_figure import gain_plot
+from evomerge.report.gene_figure import genes_plot
+from evomerge.report.insight import Insight, SearchInsight
+from evomerge.report.insight_sentences import Told, gain_told, genes_told, won_told
 from evomerge.report.page import best_minibatch, key_figures, protocol, task_table
 from evomerge.report.plots import comparison_plot, history_plot
 from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline, stamps
 from evomerge.report.stacks import layers_plot, route_plot
 from evomerge.report.summary import RunSummary
+from evomerge.report.won_figure import won_plot
 
 _NAME_WIDTH = 40
 _TONES = {
@@ -31,11 +45,22 @@ _TONES = {
     Standing.WORSE: "bad",
     Standing.UNDECIDED: "fair",
     Standing.UNVERIFIED: "bad",
+    Standing.ALONE: "good",
+    Standing.BROKEN: "bad",
 }
 
 
-def render_report(summary: RunSummary) -> str:
-    """The whole report as HTML text; the same summary always gives the same text.
+@dataclass(frozen=True)
+class _Shown:
+    """One finding of the insight with its figure, which may be empty; `name` is of a stage."""
+
+    name: str
+    told: Told
+    figure: Markup
+
+
+def render_report(summary: RunSummary, insight: Insight) -> str:
+    """The whole report as HTML text; the same values always give the same text.
 
     Works at any moment of a run: parts without data are left out.
     """
@@ -61,11 +86,30 @@ def render_report(summary: RunSummary) -> str:
         protocol=protocol(summary, scale),
         history=_themed(history_plot(summary)),
         comparison=_themed(comparison_plot(summary)),
+        front=_themed(front_plot(summary)),
+        front_lines=front_lines(summary, minus=scale.minus),
+        front_heads=front_heads(summary),
+        front_sentences=front_sentences(summary),
+        cover=_themed(cover_plot(summary)),
+        constraints=constraint_table(summary, minus=scale.minus),
         depth=_themed(depth_plot(summary)),
         route=_themed(route_plot(summary)),
         layers=_themed(layers_plot(summary)),
         stages=summary.stages if len(summary.stages) > 1 else (),
+        gains=tuple(_gain(search, scale) for search in insight.searches[-1:]),
+        genes=tuple(_genes(search) for search in insight.searches),
+        won=None if insight.won is None else _Shown(
+            "", won_told(insight.won, scale), _themed(won_plot(insight.won))
+        ),
     )  # fmt: skip
+
+
+def _gain(search: SearchInsight, scale: Scale) -> _Shown:
+    return _Shown(search.name, gain_told(search, scale), _themed(gain_plot(search, scale)))
+
+
+def _genes(search: SearchInsight) -> _Shown:
+    return _Shown(search.name, genes_told(search), _themed(genes_plot(search)))
 
 
 def _environment() -> Environment:

@@ -113,8 +113,11 @@ def candidate_of(row: Row, where: Path) -> Candidate:
             f"{where}: candidate {number}: expected the recipe with digest {digest}, read "
             f"{recipe.digest}; use the evomerge version that wrote this run"
         )
-    genotype = None if genes is None else tuple(float(gene) for gene in json.loads(genes))
-    return Candidate(number, generation, origin, recipe, genotype)
+    return Candidate(number, generation, origin, recipe, _genotype_of(genes))
+
+
+def _genotype_of(genes: str | None) -> Genotype | None:
+    return None if genes is None else tuple(float(gene) for gene in json.loads(genes))
 
 
 @final
@@ -130,6 +133,10 @@ class CandidateRows(Mapping[int, Candidate]):
     def generation(self, number: int) -> int:
         """The generation of a candidate."""
         return int(self._rows[number][1])
+
+    def genotype(self, number: int) -> Genotype | None:
+        """The genotype of a candidate, without reading its recipe."""
+        return _genotype_of(self._rows[number][5])
 
     def __getitem__(self, number: int) -> Candidate:
         if number not in self._read:
@@ -224,11 +231,17 @@ def _task_json(result: TaskOutcomes) -> dict[str, Any]:
         "values": [float(outcome.value) for outcome in result.outcomes],
         "weights": [float(outcome.weight) for outcome in result.outcomes],
         "truncated": [place for place, o in enumerate(result.outcomes) if o.truncated],
+        "probabilities": [o.probability for o in result.outcomes]
+        if any(o.probability is not None for o in result.outcomes)
+        else None,
     }
 
 
 def _task_of(entry: Mapping[str, Any]) -> TaskOutcomes:
     columns = zip(entry["items"], entry["values"], entry["weights"], strict=True)
     cut = frozenset(entry["truncated"])
-    outcomes = (ItemOutcome(*column, place in cut) for place, column in enumerate(columns))
+    likely = entry["probabilities"] or [None] * len(entry["items"])
+    outcomes = (
+        ItemOutcome(*column, place in cut, likely[place]) for place, column in enumerate(columns)
+    )
     return TaskOutcomes(entry["task"], tuple(outcomes))

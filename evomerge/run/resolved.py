@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,11 @@ def resolved_run(
             "weight": goal.weight,
             "aggregation": goal.aggregation,
             "higher_is_better": goal.higher_is_better,
+            "learn_from": goal.learn_from,
         }
         for goal in plan.objective.goals
     ]
+    plain["constraints"] = [asdict(constraint) for constraint in plan.constraints]
     plain["splits"] = {
         name: {task: len(ids) for task, ids in selection.tasks}
         for name, selection in (
