@@ -1,0 +1,212 @@
+"""Landscape: what a protocol is tried on: a space, items of three splits, workers and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+from simulator import (
+    HOLDOUT,
+    ROUGH_TERRAIN,
+    SEARCH,
+    SELECTION,
+    SMOOTH_TERRAIN,
+    TOTAL,
+    TRUTH,
+    Floats,
+    Roughness,
+    Terrain,
+)
+
+from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
+from evomerge.recipe import Parameters, Recipe, Scalar
+from evomerge.run.pool import EvaluatingWorker
+from evomerge.score import ItemOutcome, Objective, TaskGoal, TaskOutcomes
+from evomerge.seeding import generator
+from evomerge.space import Place, SearchSpace
+from evomerge.space_file import read_space
+
+TASK = "task"
+WEIGHT = {"float": [-0.3, 1.5], "init": 0.6}
+DENSITY = {"float": [0.1, 1.0], "init": 0.55}
+
+
+class Landscape(Protocol):
+    """Where a search takes place; `seed` makes it another one of the same kind, where it can."""
+
+    @property
+    def space(self) -> SearchSpace: ...
+
+    @property
+    def objective(self) -> Objective: ...
+
+    @property
+    def splits(self) -> tuple[ItemSelection, ItemSelection, ItemSelection]:
+        """Search, selection and holdout items."""
+        ...
+
+    def worker(self, failing: float) -> Callable[[], EvaluatingWorker]:
+        """Makes workers; that share of the candidates of the search fails."""
+        ...
+
+    def truth(self, recipe: Recipe) -> Floats:
+        """Contributions of items outside all splits; their mean is the true quality."""
+        ...
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A terrain behind the space of a merge of two models per layer group, or of three models."""
+
+    terrain: Terrain
+    space: SearchSpace
+    objective: Objective = Objective((TaskGoal(TASK, "acc,none"),))
+
+    @property
+    def splits(self) -> tuple[ItemSelection, ItemSelection, ItemSelection]:
+        ends = np.cumsum([0, SEARCH, SELECTION, HOLDOUT])
+        search, selection, holdout = (_numbered(ends[i], ends[i + 1]) for i in range(3))
+        return search, selection, holdout
+
+    def worker(self, failing: float) -> Callable[[], EvaluatingWorker]:
+        return lambda: SimulatedWorker(self, failing)
+
+    def truth(self, recipe: Recipe) -> Floats:
+        u = np.asarray(positions(self.space, recipe))
+        return self.terrain.right(u, np.arange(TOTAL - TRUTH, TOTAL))
+
+
+class SimulatedWorker:
+    """Answers items as the terrain does (stateful: the positions of the last recipe)."""
+
+    def __init__(self, landscape: Simulated, failing: float) -> None:
+        self._landscape = landscape
+        self._failing = failing
+        self._recipe: Recipe | None = None
+        self._u: Floats = np.empty(0)
+
+    def evaluate(self, assignment: Assignment) -> Scored | Failed:
+        """Score at once."""
+        if assignment.recipe is not self._recipe:  # parts of one evaluation share it
+            self._recipe = assignment.recipe
+            self._u = np.asarray(positions(self._landscape.space, assignment.recipe))
+        if fails(self._failing, self._landscape.terrain.seed, assignment):
+            return Failed("non-finite weights", "drawn by lot")
+        ((task, ids),) = assignment.items.tasks
+        items = np.fromiter((int(name[1:]) for name in ids), np.intp, len(ids))
+        right = self._landscape.terrain.right(self._u, items).tolist()
+        outcomes = tuple(map(ItemOutcome, ids, right))
+        return Scored((TaskOutcomes(task, outcomes),), 0.0, 0.0)
+
+
+def fails(share: float, seed: int, assignment: Assignment) -> bool:
+    """Whether a candidate of the search is one of those that fail; the same however often asked."""
+    if not share or assignment.stage != "search":
+        return False
+    return bool(generator(seed, "fails", assignment.candidate).random() < share)
+
+
+def _numbered(begin: int, end: int) -> ItemSelection:
+    return ItemSelection(((TASK, tuple(f"i{index:05d}" for index in range(begin, end))),))
+
+
+def positions(space: SearchSpace, recipe: Recipe) -> tuple[float, ...]:
+    """Where a recipe lies in the space; for baselines, the point that stands for it.
+
+    A weight at density q acts like the weight (1 + q) / 2 where the space has no density: trimming
+    keeps the large entries, which carry most of the task vector.
+    """
+    if recipe.slices:  # only the space makes these, in the order of its genes by model, then group
+        values = [
+            [_constant(source.parameters, "weight") for source in part.sources if source.parameters]
+            for part in recipe.slices
+        ]
+        flat = np.asarray(values, dtype=np.float64).T.ravel()
+        return tuple(((flat + 0.3) / 1.8).tolist())
+    weights, density = _whole(recipe)
+    has_density = any(place.parameter == "density" for place in space.places)
+
+    def value_at(place: Place) -> Scalar | None:
+        assert place.model is not None
+        kept = density.get(place.model, 1.0)
+        if place.parameter == "density":
+            return kept
+        return weights.get(place.model, 0.0) * (1.0 if has_density else (1.0 + kept) / 2.0)
+
+    return space.encode(value_at)
+
+
+def _whole(recipe: Recipe) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Weights of task vectors and densities by model, of a recipe over whole models."""
+    models = [source.model for source in recipe.models]
+    if recipe.merge_method == "passthrough":
+        return dict.fromkeys(models, 1.0), {}
+    if recipe.merge_method == "slerp":
+        return dict.fromkeys(recipe.referenced_models(), 0.5), {}
+    if recipe.merge_method == "linear":
+        return dict.fromkeys(models, 1.0 / len(models)), {}
+    scale = _constant(recipe.parameters, "lambda", 1.0)
+    common = _constant(recipe.parameters, "density", 1.0)
+    weights = {s.model: scale * _constant(s.parameters, "weight", 1.0) for s in recipe.models}
+    return weights, {s.model: _constant(s.parameters, "density", common) for s in recipe.models}
+
+
+def _constant(parameters: Parameters, name: str, default: float = 0.0) -> float:
+    for key, setting in parameters.settings:
+        if key == name:
+            value = setting.clauses[0].value
+            assert isinstance(value, float | int)
+            return float(value)
+    return default
+
+
+def _two_models(groups: int) -> SearchSpace:
+    """Weights of two models in each of `groups` layers."""
+    mapping: dict[str, Any] = {
+        "merge_method": "task_arithmetic",
+        "base_model": "base",
+        "models": [{"model": "one"}, {"model": "two"}],
+        "layer_groups": groups,
+        "parameters": {"weight": {**WEIGHT, "per": ["model", "layer_group"]}},
+        "dtype": "float32",
+    }
+    return read_space(mapping, "space", groups)
+
+
+def _three_models() -> SearchSpace:
+    """Weight and density of three models: the six numbers of Akiba et al. 2024."""
+    mapping: dict[str, Any] = {
+        "merge_method": "dare_ties",
+        "base_model": "base",
+        "models": [{"model": "one"}, {"model": "two"}, {"model": "three"}],
+        "parameters": {"weight": {**WEIGHT, "per": "model"}, "density": {**DENSITY, "per": "model"}},
+        "dtype": "float32",
+    }
+    return read_space(mapping, "space", 32)
+
+
+def simulated(dimension: int, roughness: Roughness, layers: int, seed: int) -> Simulated:
+    """The terrain of these settings and seed, behind a space."""
+    space = _three_models() if dimension == 6 else _two_models(dimension // 2)
+    assert space.dimension == dimension, "the space has a gene per dimension of the terrain"
+    return Simulated(Terrain(dimension, seed, roughness, layers), space)
+
+
+SIMULATED: Mapping[str, Callable[[int], Simulated]] = MappingProxyType(
+    {
+        "6 smooth": lambda seed: simulated(6, SMOOTH_TERRAIN, 0, seed),
+        "6 rough": lambda seed: simulated(6, ROUGH_TERRAIN, 0, seed),
+        "24 smooth": lambda seed: simulated(24, SMOOTH_TERRAIN, 0, seed),
+        "24 rough": lambda seed: simulated(24, ROUGH_TERRAIN, 0, seed),
+        "64 depth": lambda seed: simulated(64, SMOOTH_TERRAIN, 32, seed),
+        "64 free": lambda seed: simulated(64, SMOOTH_TERRAIN, 0, seed),
+    }
+)
+
+
+def mean_of(values: Sequence[float] | Floats) -> float:
+    """The mean as a plain number."""
+    return float(np.mean(values))
