@@ -12,6 +12,8 @@ SEARCH = "search"
 """The stage of a run in which a strategy proposes; the others are baselines and finals."""
 Genotype = tuple[float, ...]
 """What a strategy sees: one number in [0, 1] per gene."""
+Scores = tuple[float, ...]
+"""What a strategy learns of a candidate: one number per objective, each maximised."""
 
 
 @dataclass(frozen=True)

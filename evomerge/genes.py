@@ -9,6 +9,22 @@ from typing import Protocol
 from evomerge.recipe import Scalar
 
 
+@dataclass(frozen=True)
+class Axis:
+    """What one number of a genotype stands for.
+
+    Attributes:
+        steps: how many values share [0, 1] equally; None is a value of its own for every number.
+        ordered: whether neighbouring steps are alike; a choice has no order.
+    """
+
+    steps: int | None = None
+    ordered: bool = True
+
+
+CONTINUOUS = Axis()
+
+
 class Gene(Protocol):
     """One free value of a search space. Decoding is monotone: no two regions fold onto another."""
 
@@ -19,6 +35,10 @@ class Gene(Protocol):
     @property
     def start(self) -> float:
         """The position in [0, 1] where the search begins."""
+
+    @property
+    def axis(self) -> Axis:
+        """What a position stands for."""
 
     def decode(self, position: float) -> Scalar:
         """The value at a position in [0, 1]."""
@@ -42,6 +62,11 @@ class FloatGene:
         """Position of `init`, else the middle."""
         encoded = None if self.init is None else self.encode(self.init)
         return 0.5 if encoded is None else encoded
+
+    @property
+    def axis(self) -> Axis:
+        """Every position is a value."""
+        return CONTINUOUS
 
     def decode(self, position: float) -> float:
         """Linear (or geometric) between the bounds, which are reached exactly at 0 and 1."""
@@ -77,6 +102,11 @@ class IntGene:
         return 0.5 if self.init is None else _middle(self.init - self.low, self._count)
 
     @property
+    def axis(self) -> Axis:
+        """The numbers, in order."""
+        return Axis(self._count)
+
+    @property
     def _count(self) -> int:
         return self.high - self.low + 1
 
@@ -104,6 +134,11 @@ class ChoiceGene:
         """The middle of the share of `init`, else of the first choice."""
         index = 0 if self.init is None else self.choices.index(self.init)
         return _middle(index, len(self.choices))
+
+    @property
+    def axis(self) -> Axis:
+        """The choices, without order."""
+        return Axis(len(self.choices), ordered=False)
 
     def decode(self, position: float) -> Scalar:
         """The choice whose share holds the position."""

@@ -143,6 +143,10 @@ class Objective:
             for task in sums
         )
 
+    def aims(self, sums: tuple[TaskTotals, ...]) -> tuple[float, ...]:
+        """What a strategy maximises, one number per objective, from the totals of every task."""
+        return (self.fitness_of(sums),)
+
     def scores(self, results: tuple[TaskOutcomes, ...]) -> tuple[TaskScore, ...]:
         """The task metrics in their own units, with standard errors (delta method)."""
         return tuple(task_score(self.goal(result.task), result) for result in results)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evomerge.candidate import Genotype
-from evomerge.genes import Gene
+from evomerge.genes import Axis, Gene
 from evomerge.mergekit_reader import from_mapping
 from evomerge.recipe import Parameters, Recipe, Scalar
 from evomerge.signatures import SIGNATURES
@@ -57,6 +57,11 @@ class SearchSpace:
     def start(self) -> Genotype:
         """The genotype of all initial values."""
         return tuple(gene.start for gene in self.genes)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What each number of a genotype stands for."""
+        return tuple(gene.axis for gene in self.genes)
 
     def values(self, genotype: Genotype) -> tuple[Scalar, ...]:
         """The value of every gene."""

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from evomerge.candidate import Genotype
 from evomerge.errors import InvalidInput
-from evomerge.genes import FloatGene
+from evomerge.genes import CONTINUOUS, Axis, FloatGene
 from evomerge.recipe import SCALE_MODES, Recipe
 from evomerge.signatures import did_you_mean
 from evomerge.stack import Hop, Path, Segment, hops, normal, path_along, recipe_of
@@ -117,6 +117,11 @@ class StackSpace:
     def dimension(self) -> int:
         """Positions of a genotype: two per slot."""
         return 2 * self.slots.count
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """On or off for every slot, then its gain."""
+        return (Axis(2, ordered=False),) * self.slots.count + (CONTINUOUS,) * self.slots.count
 
     @property
     def bits(self) -> range:

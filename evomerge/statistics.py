@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -79,10 +79,69 @@ def paired_difference(
     differences = contributions(objective, ours) - contributions(objective, theirs)
     sizes = [len(result.outcomes) for result in _in_order(objective, ours)]
     low, high = _bootstrap(differences, sizes)
+    p_value = _p_value(_shifted(objective, differences, sizes))
+    return PairedDifference(float(differences.sum()), low, high, p_value)
+
+
+def best_of_many(
+    objective: Objective,
+    best: tuple[TaskOutcomes, ...],
+    others: Sequence[tuple[TaskOutcomes, ...]],
+    theirs: tuple[TaskOutcomes, ...],
+) -> float:
+    """How often chance alone puts the best of several models this far above `theirs`, one-sided.
+
+    The largest standardised difference is compared with the largest under random signs, the same
+    for all models of an item (Westfall & Young 1993, Resampling-based multiple testing): models
+    that answer alike count as few, and picking the best of many is paid for. `others` may have been
+    scored on fewer of the items of `theirs`.
+
+    Raises:
+        ValueError: a model was scored on items that `theirs` lacks.
+    """
+    places = {
+        (task.task, outcome.item): index
+        for index, (task, outcome) in enumerate((t, o) for t in theirs for o in t.outcomes)
+    }
+    columns = [_standardised(objective, ours, theirs, places) for ours in (best, *others)]
+    observed = columns[0].sum()
+    differing = np.stack([column for column in columns if column.any()] or columns[:1], axis=1)
+    rng = generator(0, "best of many", len(places))
+    largest = np.empty(_RESAMPLES)
+    for start in range(0, _RESAMPLES, 500):  # blocks keep the sign matrix small
+        signs = rng.integers(0, 2, size=(500, len(places)), dtype=np.int8) * 2.0 - 1.0
+        largest[start : start + 500] = (signs @ differing).max(axis=1)
+    return (int((largest >= observed - 1e-12).sum()) + 1) / (_RESAMPLES + 1)
+
+
+def _standardised(
+    objective: Objective,
+    ours: tuple[TaskOutcomes, ...],
+    theirs: tuple[TaskOutcomes, ...],
+    places: Mapping[tuple[str, str], int],
+) -> NDArray[np.float64]:
+    """Differences on our items, of length 1 as a vector, at the places of all items."""
+    ours = tuple(_in_order(objective, ours))
+    known = {result.task: result for result in theirs}
+    same = tuple(known[result.task].only(frozenset(result.items())) for result in ours)
+    if [r.items() for r in ours] != [r.items() for r in same]:
+        raise ValueError("a paired comparison needs the same items for both models")
+    differences = contributions(objective, ours) - contributions(objective, same)
+    shifted = _shifted(objective, differences, [len(result.outcomes) for result in ours])
+    column = np.zeros(len(places))
+    asked = [(r.task, o.item) for r in ours if r.task != COST_TASK for o in r.outcomes]
+    column[[places[key] for key in asked]] = shifted / (np.linalg.norm(shifted) or 1.0)
+    return column
+
+
+def _shifted(
+    objective: Objective, differences: NDArray[np.float64], sizes: Sequence[int]
+) -> NDArray[np.float64]:
+    """The differences on questions, each with its share of the difference in cost."""
     is_cost = np.repeat([goal.task == COST_TASK for goal in objective.goals], sizes)
     items = differences[~is_cost]
-    shifted = items + differences[is_cost].sum() / items.size
-    return PairedDifference(float(differences.sum()), low, high, _p_value(shifted))
+    shifted: NDArray[np.float64] = items + differences[is_cost].sum() / items.size
+    return shifted
 
 
 def _in_order(objective: Objective, results: tuple[TaskOutcomes, ...]) -> Sequence[TaskOutcomes]:

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from evomerge.run.plan import FINAL_SHARE, Budget
 from evomerge.run.progress import (
     Evaluated,
     Finished,
@@ -23,8 +22,9 @@ from evomerge.run.progress import (
 class View:
     """What has been seen of a search so far (stateful)."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
+    def __init__(self, until: float | None) -> None:
+        """`until`: seconds from the beginning after which the search proposes nothing more."""
+        self._until = until
         self._began = time.monotonic()
         self._phase = "starting workers"
         self._planned = 0
@@ -84,8 +84,8 @@ class View:
 
     def _left(self) -> str:
         elapsed = time.monotonic() - self._phase_began
-        if self._budget.seconds is not None and self._phase.endswith("search"):
-            left = self._budget.seconds * (1 - FINAL_SHARE) - (time.monotonic() - self._began)
+        if self._until is not None and self._phase.endswith("search"):
+            left = self._until - (time.monotonic() - self._began)
             return f"{_clock(max(left, 0.0))} left"
         if not self._fresh or self._planned >= 10**8:
             return "time left unknown"
@@ -115,9 +115,9 @@ class View:
         return table
 
 
-def watch(progress: Iterator[Progress], budget: Budget, console: Console) -> Finished:
+def watch(progress: Iterator[Progress], until: float | None, console: Console) -> Finished:
     """Follow a search to its end, showing it on `console`."""
-    view = View(budget)
+    view = View(until)
     if not console.is_terminal:
         return _print_lines(progress, view, console)
     # Standard output stays where the caller sent it.

@@ -99,7 +99,7 @@ def _stage(stage: StagePlan) -> dict[str, Any]:
         "population": stage.population,
         "schedule": stage.schedule.name,
         "ahead": stage.schedule.ahead,
-        "minibatch": stage.minibatch,
+        "minibatch": stage.batches.items or "all",
     }
 
 

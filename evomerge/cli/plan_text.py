@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evomerge.cli.outlook import Outlook
 from evomerge.run.forecast import search_method
-from evomerge.run.plan import StagePlan
+from evomerge.run.plan import Batches, StagePlan
 from evomerge.space import SearchSpace
 from evomerge.stack_space import StackSpace
 
@@ -57,8 +57,15 @@ def _searches(outlook: Outlook) -> Iterator[str]:
         name = f"{stage.name}: " if stage.name else ""
         yield (
             f"search    {name}{method_name(stage)}, {_dimension(stage)}; {stage.algorithm}, "
-            f"{stage.population} per generation, {stage.minibatch} fresh items of each task"
+            f"{stage.population} per generation, {_batches(stage.batches)}"
         )
+
+
+def _batches(batches: Batches) -> str:
+    if batches.items is None:
+        return "all items"
+    kind = "fresh" if batches.fresh else "fixed"
+    return f"{batches.items} {kind} items of each task{', later more' if batches.growing else ''}"
 
 
 def method_name(stage: StagePlan) -> str:

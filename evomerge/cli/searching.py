@@ -173,7 +173,7 @@ def _drive(
         search = Search(built.plan, ledger, evaluations)
         if replica is not None:
             replica.attach(stop)
-        watch(search.run(), built.plan.budget, console)
+        watch(search.run(), built.plan.searched_until, console)
     if replica is not None and replica.lost is not None:
         raise replica.lost
 

@@ -208,6 +208,9 @@ def _verdict(run: RecordedRun, scale: Scale, decision: Mapping[str, Any] | None)
     """How a search's winner was chosen, in one sentence; empty before the decision."""
     if decision is None:
         return ""
+    if decision["best_baseline"] is None:
+        best = label_of(run, int(decision["winner"]))
+        return f"{best} had the best score of the search; no final tested it."
     bar = label_of(run, int(decision["best_baseline"]))
     if decision["challenger"] is None:
         return f"No merge reached the last rung of the final, so {bar} is handed over."

@@ -28,6 +28,14 @@ class Archive:
         if fitness is not None:
             self._fitness.setdefault(stage, {})[candidate.id] = fitness
 
+    def fitness(self, stage: str, number: int) -> float | None:
+        """The fitness of a candidate in a stage; None when it failed there, or never was."""
+        return self._fitness.get(stage, {}).get(number)
+
+    def generation(self, number: int) -> int:
+        """The generation of a candidate that was added."""
+        return self._generations[number]
+
     def candidate(self, number: int) -> Candidate:
         """The candidate with this id."""
         return self._recall(number)

@@ -93,7 +93,23 @@ class StrategyConfig(_Strict):
         "they arrive, so that nobody waits; default: ordered while that keeps all workers busy",
     )
     ahead: int | None = Field(None, ge=0, description="candidates asked beyond those needed")
-    minibatch: int = Field(64, gt=0, description="fresh items per task and generation")
+    minibatch: Annotated[int, Field(gt=0)] | Literal["all"] = Field(
+        64, description="items of each task that a generation is scored on"
+    )
+    items: Literal["fresh", "fixed"] = Field(
+        "fresh", description="others in every generation, or the same throughout"
+    )
+    grow: bool = Field(
+        False, description="more items once two halves of them rank the candidates differently"
+    )
+    final: Literal["paired", "best_score"] = Field(
+        "paired",
+        description="finalists meet on the selection items, or the best score of the search is "
+        "taken at its word",
+    )
+    final_share: float = Field(
+        0.25, gt=0.0, lt=1.0, description="of the budget that is kept for the final, at most"
+    )
     margin: float = Field(
         0.5, gt=0.0, description="nats per prompt token above the donor's that reject a stack"
     )

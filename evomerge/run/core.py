@@ -9,10 +9,10 @@ waits for the slowest; the trajectory depends on the recorded order as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from evomerge.candidate import Genotype
+from evomerge.candidate import Genotype, Scores
 from evomerge.run.levels import Levels
 from evomerge.search.strategy import Strategy
 
@@ -49,22 +49,26 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Told:
-    """What the strategy has learnt from in one step."""
+    """What the strategy has learnt from in one step: the proposals with these indices."""
 
     generation: int
-    fitness: tuple[float | None, ...]
+    members: tuple[int, ...]
 
 
 class Core:
     """The asynchronous loop around one strategy (stateful, no I/O)."""
 
-    def __init__(self, strategy: Strategy, schedule: Schedule, *, limit: int) -> None:
-        """Propose at most `limit` genotypes."""
+    def __init__(self, strategy: Strategy, schedule: Schedule, room: Callable[[int], bool]) -> None:
+        """`room(k)` says, when the schedule allows it, whether the k-th may be proposed.
+
+        It is asked in order, and again until it says yes.
+        """
         self._strategy = strategy
         self._schedule = schedule
-        self._limit = limit
+        self._room = room
+        self._limit: int | None = None
         self._asked: list[Genotype] = []
-        self._fitness: dict[int, float | None] = {}
+        self._scores: dict[int, Scores | None] = {}
         self._arrived: list[int] = []
         self._levels = Levels(strategy.population)
         self._told = 0
@@ -73,7 +77,7 @@ class Core:
     @property
     def unfinished(self) -> bool:
         """Whether a proposal still lacks its result."""
-        return len(self._fitness) < len(self._asked)
+        return len(self._scores) < len(self._asked)
 
     @property
     def asked(self) -> int:
@@ -82,7 +86,7 @@ class Core:
 
     def close(self, limit: int) -> None:
         """Propose no more than `limit` genotypes in all, or than were already sampled."""
-        self._limit = max(limit, len(self._asked))
+        self._limit = limit
 
     def proposals(self) -> Iterator[Proposal]:
         """The genotypes that may be evaluated now and were not handed out before."""
@@ -92,23 +96,23 @@ class Core:
             self._handed_out += 1
             yield Proposal(index, index // self._strategy.population, self._asked[index])
 
-    def result(self, index: int, fitness: float | None) -> tuple[Told, ...]:
+    def result(self, index: int, scores: Scores | None) -> tuple[Told, ...]:
         """Take one result (None: the candidate failed); returns what it let the strategy learn.
 
         By arrival, the order of these calls is part of the trajectory.
         """
-        assert index not in self._fitness, "a result arrived twice"
+        assert index not in self._scores, "a result arrived twice"
         self._sample()
-        self._fitness[index] = fitness
+        self._scores[index] = scores
         self._arrived.append(index)
-        self._levels.add(index, fitness)
+        self._levels.add(index, scores)
         told: list[Told] = []
         while (members := self._complete()) is not None:
             values = self._levels.comparable(members)
             self._strategy.tell([self._asked[member] for member in members], values)
             for member in members:
                 self._asked[member] = ()  # learnt: a long search has too many to keep
-            told.append(Told(self._told, tuple(self._fitness[member] for member in members)))
+            told.append(Told(self._told, tuple(members)))
             self._told += 1
             # now, not when somebody asks: one late result may complete several generations
             self._sample()
@@ -119,16 +123,18 @@ class Core:
         begin, population = self._told * self._strategy.population, self._strategy.population
         if self._schedule.ordered:
             members: Sequence[int] = range(begin, begin + population)
-            return members if all(member in self._fitness for member in members) else None
+            return members if all(member in self._scores for member in members) else None
         members = self._arrived[begin : begin + population]
         return members if len(members) == population else None
 
     def _sample(self) -> None:
-        while len(self._asked) < self._limit and self._next_may_be_asked():
+        while self._next_may_be_asked() and self._room(len(self._asked)):
             self._asked.append(self._strategy.ask())
 
     def _next_may_be_asked(self) -> bool:
         """By either schedule candidate k sees max(0, k - ahead) // population steps of learning."""
+        if self._limit is not None and len(self._asked) >= self._limit:
+            return False
         beyond = len(self._asked) - self._schedule.ahead
         if self._schedule.ordered:
             return beyond < (self._told + 1) * self._strategy.population

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evomerge.candidate import ItemSelection
 from evomerge.score import Objective, TaskOutcomes
 from evomerge.seeding import generator
-from evomerge.statistics import PairedDifference, paired_difference
+from evomerge.statistics import PairedDifference, best_of_many, paired_difference
 
 RUNGS = (0.25, 0.5, 1.0)
 """Shares of the selection items that have been scored after each rung."""
@@ -20,10 +20,13 @@ Results = tuple[TaskOutcomes, ...]
 
 @dataclass(frozen=True)
 class Decision:
-    """Who is handed over, and the paired test of the best challenger against the best baseline."""
+    """Who is handed over, and the paired test of the best challenger against the best baseline.
+
+    Without a final there is no such baseline, and nothing was tested.
+    """
 
     winner: int
-    best_baseline: int
+    best_baseline: int | None
     challenger: int | None
     comparison: PairedDifference | None
 
@@ -85,18 +88,28 @@ def survivors(
 
 
 def decide(
-    objective: Objective, results: Mapping[int, Results], baselines: frozenset[int]
+    objective: Objective,
+    results: Mapping[int, Results],
+    baselines: frozenset[int],
+    left: Mapping[int, Results],
 ) -> Decision:
     """The best challenger wins if a paired one-sided test puts it above the best baseline.
 
     `results` holds the outcomes of the last rung's models on all selection items; at least one of
-    them is a baseline.
+    them is a baseline. `left` has those who left before, on the items they met: that the best of
+    all challengers is tested is part of the p-value.
     """
     ranked = sorted(results, key=lambda c: (-objective.fitness(results[c]), c))
     best_baseline = next(c for c in ranked if c in baselines)
     challenger = next((c for c in ranked if c not in baselines), None)
     if challenger is None:
         return Decision(best_baseline, best_baseline, None, None)
-    comparison = paired_difference(objective, results[challenger], results[best_baseline])
+    bar = results[best_baseline]
+    comparison = paired_difference(objective, results[challenger], bar)
+    rivals = [results[c] for c in ranked if c not in baselines and c != challenger]
+    rivals += [found for c, found in left.items() if c not in baselines]
+    if rivals:
+        p_value = best_of_many(objective, results[challenger], rivals, bar)
+        comparison = replace(comparison, p_value=p_value)
     won = comparison.value > 0 and comparison.p_value < SIGNIFICANCE
     return Decision(challenger if won else best_baseline, best_baseline, challenger, comparison)

@@ -11,7 +11,8 @@ from evomerge.candidate import PART, ItemSelection
 from evomerge.evaluate.splits import minibatch
 from evomerge.run.archive import TOP_BASELINES, TOP_CANDIDATES
 from evomerge.run.final import cost, rungs
-from evomerge.run.plan import FINAL_SHARE, Allotment, RunPlan, StagePlan
+from evomerge.run.plan import Allotment, RunPlan, StagePlan, search_end
+from evomerge.run.stage_final import kept_items
 from evomerge.run.stage_search import BASELINE_MINIBATCHES, WARM_STARTS
 from evomerge.run.timeline import generations, makespan
 from evomerge.search.generations import ESTIMATES
@@ -143,8 +144,9 @@ class _Walk:
 
     def stage(self, stage: StagePlan, allotment: Allotment) -> None:
         """Baselines, starting points, search and final."""
-        batch = minibatch(self._plan.search_items, stage.minibatch, generation=0, seed=0).count
-        wide = BASELINE_MINIBATCHES * stage.minibatch
+        per_task = stage.batches.first(self._plan.search_items)
+        batch = minibatch(self._plan.search_items, per_task, generation=0, seed=0).count
+        wide = BASELINE_MINIBATCHES * per_task
         early = minibatch(self._plan.search_items, wide, generation=0, seed=0).count
         methods = [baseline.recipe.merge_method for baseline in stage.baselines]
         self._holdout |= {b.label: b.recipe.merge_method for b in stage.baselines}
@@ -203,11 +205,11 @@ class _Walk:
         if given.candidates is not None:
             limits.append(given.candidates - before)
         if given.items is not None and given.items_until is not None:
-            left = given.items_until - given.items * FINAL_SHARE - self._items
+            left = given.items_until - kept_items(self._plan, stage.final, given) - self._items
             limits.append(int(left / items))
-        until = None
-        if given.seconds is not None and given.seconds_until is not None:
-            until = given.seconds_until - given.seconds * FINAL_SHARE - self._clock
+        end, until = search_end(given, stage.final), None
+        if end is not None:
+            until = end - self._clock
             if self._costs is not None:
                 each = max(self._seconds(method, items, first=False), 1e-3)
                 limits.append(int(self._workers * max(until, 0.0) / each) + 2 * stage.population)
@@ -227,12 +229,14 @@ class _Walk:
         self, stage: StagePlan, given: Allotment, method: str, starts: int, searched: int | None
     ) -> None:
         """Rung after rung, with as many finalists as there can be."""
+        if stage.final is None:
+            return
         told = None if searched is None else searched // stage.population
         alive = min(TOP_BASELINES, len(stage.baselines)) + min(1, starts)
         alive += TOP_CANDIDATES if searched is None else min(TOP_CANDIDATES, searched)
-        alive += ESTIMATES if told is None or told else 0
+        alive += ESTIMATES if stage.final.estimates and (told is None or told) else 0
         wall, busy, items, evaluations = 0.0, 0.0, 0, 0
-        for rung in self._rungs(given, alive):
+        for rung in self._rungs(kept_items(self._plan, stage.final, given), alive):
             durations = [self._seconds(method, rung, first=False)] * alive
             wall += makespan(self._in_parts(durations, rung), self._workers)
             busy += sum(durations)
@@ -246,12 +250,10 @@ class _Walk:
         self._clock += wall
         self._items += items
 
-    def _rungs(self, given: Allotment, finalists: int) -> list[int]:
+    def _rungs(self, kept: float, finalists: int) -> list[int]:
         """Items of each rung, shortened to what an item budget leaves for the final."""
         parts: tuple[ItemSelection, ...] = rungs(self._plan.selection_items, self._plan.seed)
-        share = 1.0
-        if given.items is not None:
-            share = min(1.0, given.items * FINAL_SHARE / cost(finalists, parts))
+        share = min(1.0, kept / cost(finalists, parts))
         return [
             sum(max(1, int(share * len(ids))) for _, ids in part.tasks)
             if share < 1.0

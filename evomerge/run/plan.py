@@ -14,8 +14,38 @@ from evomerge.run.core import Schedule
 from evomerge.score import Objective
 from evomerge.search.strategy import Strategy
 
-FINAL_SHARE = 0.25
-"""Share of an item or time budget that is kept for the final."""
+
+@dataclass(frozen=True)
+class Batches:
+    """Which of the search items a generation is scored on.
+
+    Attributes:
+        items: of each task; None is all of them.
+        fresh: others in each generation; else the same throughout.
+        growing: more when two halves of them no longer rank the candidates alike.
+    """
+
+    items: int | None
+    fresh: bool = True
+    growing: bool = False
+
+    def first(self, search_items: ItemSelection) -> int:
+        """Items of each task in the first generation; a smaller task gives all it has."""
+        most = max((len(ids) for _, ids in search_items.tasks), default=0)
+        return most if self.items is None else min(self.items, most)
+
+
+@dataclass(frozen=True)
+class FinalPlan:
+    """How the winner is chosen on the selection items.
+
+    Attributes:
+        share: of an item or time budget, at most.
+        estimates: whether what the strategy holds for the optimum takes part.
+    """
+
+    share: float = 0.25
+    estimates: bool = True
 
 
 class Space(Protocol):
@@ -69,6 +99,13 @@ class Allotment:
     seconds: float | None
 
 
+def search_end(allotment: Allotment, final: FinalPlan | None) -> float | None:
+    """Seconds from the beginning of the run after which a search proposes nothing more."""
+    if allotment.seconds is None or allotment.seconds_until is None:
+        return None
+    return allotment.seconds_until - allotment.seconds * (0.0 if final is None else final.share)
+
+
 def _part(total: int, begin: float, end: float) -> int:
     return round(total * end) - round(total * begin)
 
@@ -86,7 +123,8 @@ class StagePlan:
         starting_points: the genotypes nearest to baselines, best baseline first.
         population: candidates per generation.
         schedule: how far proposals may run ahead, and in which order results are told.
-        minibatch: fresh items per task and generation.
+        batches: which items the candidates are scored on.
+        final: how the winner is chosen; None takes the best score of the search at its word.
         share: of the budget, against the other stages.
     """
 
@@ -98,7 +136,8 @@ class StagePlan:
     starting_points: Callable[[Sequence[Baseline]], tuple[Genotype, ...]]
     population: int
     schedule: Schedule
-    minibatch: int
+    batches: Batches
+    final: FinalPlan | None
     share: float
 
     def given(self, results: Mapping[str, Recipe]) -> StagePlan:
@@ -131,3 +170,8 @@ class RunPlan:
     def allotments(self) -> tuple[Allotment, ...]:
         """What each stage may spend."""
         return self.budget.shared([stage.share for stage in self.stages])
+
+    @property
+    def searched_until(self) -> float | None:
+        """Seconds from the beginning after which the last search proposes nothing more."""
+        return search_end(self.allotments[-1], self.stages[-1].final)

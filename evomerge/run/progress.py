@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evomerge.candidate import Candidate
+from evomerge.candidate import Candidate, Scores
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,14 @@ class PhaseStarted:
 class Evaluated:
     """One evaluation is known; `replayed` when it was on record already.
 
-    `fitness` is None when the candidate failed; `failure` then says why. `rejected` is a failure
-    in which nothing went wrong: the candidate was not worth scoring.
+    `fitness` and `scores` (one per objective) are None when the candidate failed; `failure` then
+    says why. `rejected` is a failure in which nothing went wrong: it was not worth scoring.
     """
 
     candidate: Candidate
     stage: str
     fitness: float | None
+    scores: Scores | None
     failure: str | None
     items_spent: int
     replayed: bool

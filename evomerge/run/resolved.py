@@ -30,7 +30,8 @@ def resolved_run(
     plain = file.model_dump(mode="json")
     plain["name"] = file.name or path.stem
     plain["searches"] = [
-        resolved_stage(stage, found) for stage, found in zip(stages, plan.stages, strict=True)
+        resolved_stage(stage, found, plan.search_items)
+        for stage, found in zip(stages, plan.stages, strict=True)
     ]
     plain["parents"] = {model: parents.fingerprint(model) for model in parents.models}
     plain["items"] = {task: _digest(ids) for task, ids in catalog.items.items()}

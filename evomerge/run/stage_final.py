@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
 from evomerge.candidate import Candidate, ItemSelection
 from evomerge.errors import TooManyFailures
+from evomerge.run.archive import TOP_BASELINES, TOP_CANDIDATES
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.final import Decision, Results, cost, decide, rungs, survivors
-from evomerge.run.plan import FINAL_SHARE, Allotment, RunPlan
+from evomerge.run.plan import Allotment, FinalPlan, RunPlan
 from evomerge.run.progress import Progress
 from evomerge.score import joined
+from evomerge.search.generations import ESTIMATES
+
+MOST_FINALISTS = TOP_BASELINES + 1 + TOP_CANDIDATES + ESTIMATES
+"""Baselines, the best starting point, candidates of the search, and estimates."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,10 @@ class StageResult:
 class StageFinal:
     """All finalists answer the same items, rung after rung; the better half goes on."""
 
-    def __init__(self, run: RunPlan, allotment: Allotment, evaluations: Evaluations) -> None:
-        """An item budget of the allotment shortens the rungs."""
+    def __init__(self, run: RunPlan, items: float, evaluations: Evaluations) -> None:
+        """Rungs are shortened to cost at most `items`."""
         self._run = run
-        self._allotment = allotment
+        self._items = items
         self._evaluations = evaluations
 
     def run(
@@ -45,6 +51,7 @@ class StageFinal:
         baselines &= finalists.keys()
         parts = self._affordable(rungs(self._run.selection_items, self._run.seed), len(finalists))
         results: dict[int, Results] = {}
+        left: dict[int, Results] = {}
         reached: dict[int, tuple[int, float]] = {}
         alive = tuple(finalists)
         for number, part in enumerate(parts, start=1):
@@ -54,13 +61,14 @@ class StageFinal:
             reached |= {c: (number, value) for c, value in fitness.items()}
             last = number == len(parts)
             alive = tuple(results) if last else survivors(self._run.objective, results, baselines)
+            left |= {c: found for c, found in results.items() if c not in alive}
         if not baselines & set(results):
             self._evaluations.begin_again_at((c, "final 1") for c in baselines)
             raise TooManyFailures(
                 "no baseline could be scored in the final; repair what the failures above say and "
                 "run the same command again"
             )
-        decision = decide(self._run.objective, results, baselines)
+        decision = decide(self._run.objective, results, baselines, left)
         ranking = sorted(reached, key=lambda c: (-reached[c][0], -reached[c][1], c))
         ranking.sort(key=lambda c: c != decision.winner)
         return StageResult(decision, tuple(finalists[c] for c in ranking))
@@ -83,10 +91,21 @@ class StageFinal:
         self, parts: tuple[ItemSelection, ...], finalists: int
     ) -> tuple[ItemSelection, ...]:
         """The rungs, shortened so that the final stays within its share of an item budget."""
-        if self._allotment.items is None:
-            return parts
-        share = self._allotment.items * FINAL_SHARE / cost(finalists, parts)
+        share = self._items / cost(finalists, parts)
         return parts if share >= 1 else tuple(_share(part, share) for part in parts)
+
+
+def kept_items(run: RunPlan, final: FinalPlan | None, allotment: Allotment) -> float:
+    """How many items of an allotment are kept for the final: its share, but no more than it needs.
+
+    Infinite without an item budget.
+    """
+    if final is None:
+        return 0.0
+    if allotment.items is None:
+        return math.inf
+    whole = cost(MOST_FINALISTS, rungs(run.selection_items, run.seed))
+    return min(final.share * allotment.items, whole)
 
 
 def distinct(candidates: Iterable[Candidate]) -> list[Candidate]:

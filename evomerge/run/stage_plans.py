@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from evomerge.candidate import Genotype
+from evomerge.candidate import Genotype, ItemSelection
 from evomerge.errors import InvalidInput
 from evomerge.run.baselines import Baseline, baselines, starting_points
 from evomerge.run.config import SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
-from evomerge.run.plan import StagePlan
+from evomerge.run.plan import Batches, FinalPlan, StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stack_stage import stack_baselines
 from evomerge.search.cma_es import CmaEs, default_population
@@ -72,13 +72,18 @@ def stage_plan(
         starting_points=points,
         population=size,
         schedule=_schedule(config, stored, size, workers),
-        minibatch=config.minibatch,
+        batches=Batches(
+            None if config.minibatch == "all" else config.minibatch,
+            fresh=config.items == "fresh",
+            growing=config.grow,
+        ),
+        final=FinalPlan(config.final_share) if config.final == "paired" else None,
         share=stage.config.share,
     )
 
 
-def resolved_stage(stage: Stage, plan: StagePlan) -> dict[str, Any]:
-    """What of a stage can change the trajectory and does not stand in the file."""
+def resolved_stage(stage: Stage, plan: StagePlan, items: ItemSelection) -> dict[str, Any]:
+    """What of a stage, searched on `items`, can change the trajectory beside the file."""
     space = stage.space
     method = space.method if isinstance(space, SearchSpace) else "stack"
     varying = isinstance(space, SearchSpace) and space.methods_vary
@@ -89,7 +94,7 @@ def resolved_stage(stage: Stage, plan: StagePlan) -> dict[str, Any]:
         "population": plan.population,
         "schedule": plan.schedule.name,
         "ahead": plan.schedule.ahead,
-        "minibatch": plan.minibatch,
+        "minibatch": plan.batches.first(items),
         "dimensions": space.dimension,
         "baselines": [{"label": b.label, "kind": b.kind} for b in plan.baselines],
     }

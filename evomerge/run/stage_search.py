@@ -10,13 +10,16 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection
+from evomerge.errors import TooManyFailures
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import Recipe
 from evomerge.run.archive import Archive
-from evomerge.run.core import Core
+from evomerge.run.core import Core, Told
 from evomerge.run.evaluations import Evaluations
+from evomerge.run.final import Decision
+from evomerge.run.generation_items import GenerationItems, agreement
 from evomerge.run.ledger import Ledger
-from evomerge.run.plan import FINAL_SHARE, Allotment, RunPlan, StagePlan
+from evomerge.run.plan import Allotment, RunPlan, StagePlan, search_end
 from evomerge.run.progress import (
     Evaluated,
     GenerationDone,
@@ -24,7 +27,8 @@ from evomerge.run.progress import (
     Progress,
     Warned,
 )
-from evomerge.run.stage_final import StageFinal, StageResult, distinct
+from evomerge.run.room import Room
+from evomerge.run.stage_final import StageFinal, StageResult, distinct, kept_items
 from evomerge.seeding import derive
 
 BASELINE_MINIBATCHES = 2
@@ -64,7 +68,14 @@ class StageSearch:
         self._ledger = ledger
         self._evaluations = evaluations
         self._archive = Archive(ledger.candidate)
-        self._batch: tuple[int, ItemSelection] | None = None
+        self._items = GenerationItems(
+            run.search_items,
+            stage.batches,
+            derive(run.seed, "search"),
+            recorded=lambda generation: ledger.meta(self._size_key(generation)),
+            record=lambda generation, size: ledger.set_meta(self._size_key(generation), size),
+        )
+        self._kept = kept_items(run, stage.final, allotment)
         self._first = counter.candidate
         self._first_generation = counter.generation
 
@@ -91,6 +102,9 @@ class StageSearch:
     def _key(self, name: str) -> str:
         """The name of a fact of this stage in the ledger."""
         return f"{self._stage.name}: {name}" if self._stage.name else name
+
+    def _size_key(self, generation: int) -> str:
+        return self._key(f"items of generation {generation}")
 
     def _phase(self, name: str, evaluations: int) -> PhaseStarted:
         return PhaseStarted(self._key(name), evaluations)
@@ -122,7 +136,7 @@ class StageSearch:
         stage = self._stage
         items = minibatch(
             self._run.search_items,
-            BASELINE_MINIBATCHES * stage.minibatch,
+            BASELINE_MINIBATCHES * self._items.first,
             generation=0,
             seed=derive(self._run.seed, self._key("baselines")),
         )
@@ -150,81 +164,95 @@ class StageSearch:
         stage = self._stage
         strategy = stage.strategy(start)
         first, recorded = self._counter.candidate, self._ledger.next_candidate
-        limit = max(0, self._candidate_limit())
+        room = self._room()
         closed = self._ledger.meta(self._key("search closed at"))
-        core = Core(strategy, stage.schedule, limit=limit)
+        core = Core(strategy, stage.schedule, room.for_candidate)
         if closed is not None:
             core.close(int(closed))
-        yield self._phase("search", limit)
+        yield self._phase("search", room.expected)
         while True:
             self._watch_the_clock(core, recorded - first)
             for proposal in core.proposals():
                 generation = self._first_generation + proposal.generation
                 candidate = self._candidate(stage.algorithm, generation, proposal.genotype)
                 self._counter.generation = generation + 1
-                self._evaluations.submit(candidate, SEARCH, self._minibatch(generation))
+                self._evaluations.submit(candidate, SEARCH, self._items.of(generation))
             if not core.unfinished:
                 return strategy.estimates
             for evaluated in self._evaluations.answers():
                 self._archive.add(evaluated.candidate, SEARCH, evaluated.fitness)
                 yield evaluated
-                for told in core.result(evaluated.candidate.id - first, evaluated.fitness):
+                for told in core.result(evaluated.candidate.id - first, evaluated.scores):
                     self._evaluations.save_clock()
-                    yield from _generation_done(
-                        self._first_generation + told.generation, told.fitness, evaluated
-                    )
+                    yield from self._learnt(told, first, evaluated)
 
-    def _minibatch(self, generation: int) -> ItemSelection:
-        """Fresh items for a generation, the same for all its candidates."""
-        if self._batch is None or self._batch[0] != generation:  # drawn once for all of them
-            run = self._run
-            seed = derive(run.seed, "search")
-            size = self._stage.minibatch
-            chosen = minibatch(run.search_items, size, generation=generation, seed=seed)
-            self._batch = (generation, chosen)
-        return self._batch[1]
-
-    def _candidate_limit(self) -> int:
-        """How many candidates the search may propose, from the allotted candidates and items."""
-        given, limits = self._allotment, [10**9]
+    def _room(self) -> Room:
+        """What the allotment leaves for the search."""
+        given, candidates, items = self._allotment, None, None
         if given.candidates is not None:
-            limits.append(given.candidates - (self._counter.candidate - self._first))
-        if given.items is not None and given.items_until is not None:
-            left = given.items_until - given.items * FINAL_SHARE - self._evaluations.items_spent
-            limits.append(int(left / self._minibatch(0).count))
-        return min(limits)
+            candidates = given.candidates - (self._counter.candidate - self._first)
+        if given.items_until is not None:
+            items = given.items_until - self._kept - self._evaluations.items_spent
+        return Room(candidates, items, lambda index: self._items.of(self._generation(index)).count)
+
+    def _generation(self, index: int) -> int:
+        """The number, over all stages, of the generation of a proposal of this search."""
+        return self._first_generation + index // self._stage.population
 
     def _watch_the_clock(self, core: Core, recorded: int) -> None:
         """Stop asking when the time for the search is over; on record, so that replay agrees.
 
         Not before those that are `recorded` have been asked again: their time was spent.
         """
-        given, key = self._allotment, self._key("search closed at")
-        if given.seconds is None or given.seconds_until is None:
+        end, key = search_end(self._allotment, self._stage.final), self._key("search closed at")
+        if end is None or core.asked < recorded or self._ledger.meta(key) is not None:
             return
-        if core.asked < recorded or self._ledger.meta(key) is not None:
-            return
-        if self._evaluations.seconds > given.seconds_until - given.seconds * FINAL_SHARE:
+        if self._evaluations.seconds > end:
             self._ledger.set_meta(key, core.asked)
             core.close(core.asked)
 
+    def _learnt(self, told: Told, first: int, evaluated: Evaluated) -> Steps:
+        """Let the items and whoever watches know of a generation that was told."""
+        ids = [first + member for member in told.members]
+        generation = self._first_generation + told.generation
+        self._items.learn(generation, lambda: self._agreement(ids))
+        fitness = [self._archive.fitness(SEARCH, number) for number in ids]
+        known = [value for value in fitness if value is not None]
+        if known:
+            mean = sum(known) / len(known)
+            yield GenerationDone(generation, max(known), mean, evaluated.items_spent)
+
+    def _agreement(self, ids: Sequence[int]) -> float | None:
+        """How alike two halves of their items rank those of the told that share items."""
+        by_items: dict[int, list[int]] = {}
+        for number in ids:
+            if self._archive.fitness(SEARCH, number) is not None:
+                by_items.setdefault(self._archive.generation(number), []).append(number)
+        together = max(by_items.values(), key=len, default=[])
+        results = [self._evaluations.results(number, SEARCH) for number in together]
+        return agreement(self._run.objective, results)
+
     def _final(self, estimates: Sequence[Genotype]) -> Generator[Progress, None, StageResult]:
         """The finalists, with what the strategy holds for the optimum, compared in pairs."""
+        plan = self._stage.final
+        if plan is None:
+            return self._best_score()
         origin = ESTIMATE_ORIGINS.get(self._stage.algorithm, "elite")
         generation = self._counter.generation - 1
-        late = [self._candidate(origin, generation, genotype) for genotype in estimates]
+        held = estimates if plan.estimates else ()
+        late = [self._candidate(origin, generation, genotype) for genotype in held]
         field = distinct([*self._archive.finalists(frozenset(self._baseline_ids)), *late])
         yield self._phase("final", len(field))
-        final = StageFinal(self._run, self._allotment, self._evaluations)
+        final = StageFinal(self._run, self._kept, self._evaluations)
         result = yield from final.run(field, frozenset(self._baseline_ids))
         self._ledger.set_meta(self._key("decision"), result.decision.facts())
         return result
 
-
-def _generation_done(
-    generation: int, fitness: Sequence[float | None], evaluated: Evaluated
-) -> Generator[GenerationDone, None, None]:
-    known = [value for value in fitness if value is not None]
-    if known:
-        mean = sum(known) / len(known)
-        yield GenerationDone(generation, max(known), mean, evaluated.items_spent)
+    def _best_score(self) -> StageResult:
+        """Whoever scored best in the search, or before it where the search has nobody."""
+        ranking = self._archive.ranked(SEARCH) or self._archive.ranked("baseline")
+        if not ranking:
+            raise TooManyFailures("no candidate could be scored; see the failures above")
+        decision = Decision(ranking[0].id, None, None, None)
+        self._ledger.set_meta(self._key("decision"), decision.facts())
+        return StageResult(decision, tuple(ranking))

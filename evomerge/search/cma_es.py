@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.candidate import Genotype
+from evomerge.candidate import Genotype, Scores
+from evomerge.search.strategy import only
 from evomerge.seeding import generator
 
 with warnings.catch_warnings():  # pycma warns on import when matplotlib is absent
@@ -83,8 +84,9 @@ class CmaEs:
             (sample,) = self._es.ask(1)
         return self._genotype(sample)
 
-    def tell(self, genotypes: Sequence[Genotype], fitness: Sequence[float | None]) -> None:
+    def tell(self, genotypes: Sequence[Genotype], scores: Sequence[Scores | None]) -> None:
         """Update mean, step size and covariance; only the ranks of the fitness matter."""
+        fitness = only(scores)
         finite = [-value for value in fitness if value is not None]
         worst = max(finite, default=0.0) + 1.0
         losses = [worst if value is None else -value for value in fitness]

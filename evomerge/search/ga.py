@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import Genotype
+from evomerge.candidate import Genotype, Scores
 from evomerge.search.generations import Generations
+from evomerge.search.strategy import only
 from evomerge.seeding import generator
 
 CROSSOVER = 0.9
@@ -48,9 +49,9 @@ class Ga:
         first = self._asked <= self.population
         return self._generations.ask(self._near_start if first else self._child)
 
-    def tell(self, genotypes: Sequence[Genotype], fitness: Sequence[float | None]) -> None:
+    def tell(self, genotypes: Sequence[Genotype], scores: Sequence[Scores | None]) -> None:
         """Learn from one generation."""
-        self._generations.tell(genotypes, fitness)
+        self._generations.tell(genotypes, only(scores))
 
     @property
     def estimates(self) -> tuple[Genotype, ...]:

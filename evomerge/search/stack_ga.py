@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evomerge.candidate import Genotype
+from evomerge.candidate import Genotype, Scores
 from evomerge.search.generations import Generations
 from evomerge.search.stack_edits import EDITS, crossover
+from evomerge.search.strategy import only
 from evomerge.seeding import generator
 from evomerge.stack import Path
 from evomerge.stack_space import StackSpace
@@ -44,9 +45,9 @@ class StackGa:
         """A new path as the space encodes it, or one of the best once more."""
         return self._generations.ask(self._child)
 
-    def tell(self, genotypes: Sequence[Genotype], fitness: Sequence[float | None]) -> None:
+    def tell(self, genotypes: Sequence[Genotype], scores: Sequence[Scores | None]) -> None:
         """Learn from one generation."""
-        self._generations.tell(genotypes, fitness)
+        self._generations.tell(genotypes, only(scores))
 
     @property
     def estimates(self) -> tuple[Genotype, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from evomerge.candidate import Genotype
+from evomerge.candidate import Genotype, Scores
 
 
 class Strategy(Protocol):
@@ -23,10 +23,10 @@ class Strategy(Protocol):
     def ask(self) -> Genotype:
         """The next genotype: one number in [0, 1] per gene."""
 
-    def tell(self, genotypes: Sequence[Genotype], fitness: Sequence[float | None]) -> None:
+    def tell(self, genotypes: Sequence[Genotype], scores: Sequence[Scores | None]) -> None:
         """Learn from one generation, in the order asked; None marks a candidate that failed.
 
-        Fitness is maximised. A failed candidate ranks below every other.
+        A failed candidate ranks below every other. A strategy for one objective takes the first.
         """
 
     @property
@@ -35,3 +35,8 @@ class Strategy(Protocol):
 
         Asked for once, after the last `tell`; empty when there was none.
         """
+
+
+def only(scores: Sequence[Scores | None]) -> tuple[float | None, ...]:
+    """The fitness of each candidate where there is one objective."""
+    return tuple(None if values is None else values[0] for values in scores)

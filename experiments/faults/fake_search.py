@@ -27,7 +27,7 @@ from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
-from evomerge.run.plan import Budget, RunPlan, StagePlan
+from evomerge.run.plan import Batches, Budget, FinalPlan, RunPlan, StagePlan
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.pools.local import local_pool
 from evomerge.run.progress import Progress
@@ -123,7 +123,8 @@ def plan(
         starting_points=lambda best: starting_points(space, best),
         population=population,
         schedule=schedule,
-        minibatch=minibatch,
+        batches=Batches(minibatch),
+        final=FinalPlan(),
         share=1.0,
     )
     return RunPlan(

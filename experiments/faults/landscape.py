@@ -16,7 +16,7 @@ from evomerge.mergekit_yaml import to_mapping
 from evomerge.recipe import Recipe
 from evomerge.run.baselines import baselines, starting_points
 from evomerge.run.core import Schedule
-from evomerge.run.plan import Budget, RunPlan, StagePlan
+from evomerge.run.plan import Batches, Budget, FinalPlan, RunPlan, StagePlan
 from evomerge.score import ItemOutcome, Objective, TaskGoal, TaskOutcomes
 from evomerge.search.cma_es import CmaEs
 from evomerge.seeding import derive, generator
@@ -119,7 +119,8 @@ def plan(*, candidates: int, population: int, schedule: Schedule, seed: int) -> 
         starting_points=lambda best: starting_points(space, best),
         population=population,
         schedule=schedule,
-        minibatch=64,
+        batches=Batches(64),
+        final=FinalPlan(),
         share=1.0,
     )
     return RunPlan(

@@ -95,7 +95,7 @@ def specification(run: Path, candidates: int) -> None:
                 "method": "task_arithmetic",
                 "algorithm": "cma_es",
                 "population": stage.population,
-                "minibatch": stage.minibatch,
+                "minibatch": stage.batches.items,
                 "dimensions": 12,
                 "baselines": [{"label": b.label, "kind": b.kind} for b in stage.baselines],
             }

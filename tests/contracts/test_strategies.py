@@ -75,7 +75,7 @@ def trajectory(strategy: Strategy, case: Case, generations: int) -> list[Genotyp
     seen: list[Genotype] = []
     for _ in range(generations):
         asked = [strategy.ask() for _ in range(strategy.population)]
-        strategy.tell(asked, [case.fitness(g) for g in asked])
+        strategy.tell(asked, [(case.fitness(g),) for g in asked])
         seen += asked
     return seen
 
@@ -115,8 +115,8 @@ def test_failures_rank_last(case: Case) -> None:
     assert asked == [other.ask() for _ in range(other.population)]
     fitness = [case.fitness(g) for g in asked]
     worst = fitness.index(min(fitness))
-    one.tell(asked, [None if i == worst else f for i, f in enumerate(fitness)])
-    other.tell(asked, fitness)
+    one.tell(asked, [None if i == worst else (f,) for i, f in enumerate(fitness)])
+    other.tell(asked, [(f,) for f in fitness])
     assert [one.ask() for _ in asked] == [other.ask() for _ in asked]
 
 
@@ -133,6 +133,6 @@ def test_asking_ahead_by_half_a_generation(case: Case) -> None:
     asked = [strategy.ask() for _ in range(strategy.population + ahead)]
     for _ in range(20):
         told, asked = asked[: strategy.population], asked[strategy.population :]
-        strategy.tell(told, [case.fitness(g) for g in told])
+        strategy.tell(told, [(case.fitness(g),) for g in told])
         asked += [strategy.ask() for _ in range(strategy.population)]
     assert max(map(case.fitness, strategy.estimates)) > case.fitness(case.start)

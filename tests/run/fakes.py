@@ -19,7 +19,7 @@ from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.driver import Search
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger
-from evomerge.run.plan import Budget, RunPlan, StagePlan
+from evomerge.run.plan import Batches, Budget, FinalPlan, RunPlan, StagePlan
 from evomerge.run.pool import Answer, WorkerPool
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.progress import Progress
@@ -158,7 +158,8 @@ def plan(*, candidates: int | None = 80, budget_items: int | None = None) -> Run
         starting_points=lambda best: starting_points(space, best),
         population=8,
         schedule=Schedule(ordered=True, ahead=4),
-        minibatch=40,
+        batches=Batches(40),
+        final=FinalPlan(),
         share=1.0,
     )
     return RunPlan(

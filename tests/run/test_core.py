@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.candidate import Genotype
+from evomerge.candidate import Genotype, Scores
 from evomerge.run.core import Core, Schedule, Told
 
 
@@ -15,19 +15,23 @@ class Counting:
 
     def __init__(self, population: int) -> None:
         self.population = population
-        self.told: list[tuple[tuple[Genotype, ...], tuple[float | None, ...]]] = []
+        self.told: list[tuple[tuple[Genotype, ...], tuple[Scores | None, ...]]] = []
         self.asked = 0
 
     def ask(self) -> Genotype:
         self.asked += 1
         return (float(self.asked), float(len(self.told)))
 
-    def tell(self, genotypes: Sequence[Genotype], fitness: Sequence[float | None]) -> None:
-        self.told.append((tuple(genotypes), tuple(fitness)))
+    def tell(self, genotypes: Sequence[Genotype], scores: Sequence[Scores | None]) -> None:
+        self.told.append((tuple(genotypes), tuple(scores)))
 
     @property
     def estimates(self) -> tuple[Genotype, ...]:
         return ((float(len(self.told)), 0.0),)
+
+
+def below(limit: int) -> Callable[[int], bool]:
+    return lambda index: index < limit
 
 
 @given(
@@ -40,13 +44,13 @@ def test_asks_and_tells_do_not_depend_on_the_order_of_results(
     population: int, lookahead: int, limit: int, order: object
 ) -> None:
     strategy = Counting(population)
-    core = Core(strategy, Schedule(ordered=True, ahead=lookahead), limit=limit)
+    core = Core(strategy, Schedule(ordered=True, ahead=lookahead), below(limit))
     waiting = list(core.proposals())
     seen = list(waiting)
     told: list[Told] = []
     while waiting:
         proposal = waiting.pop(order.randrange(len(waiting)))  # type: ignore[attr-defined]
-        told += core.result(proposal.index, float(proposal.index))
+        told += core.result(proposal.index, (float(proposal.index),))
         fresh = list(core.proposals())
         waiting += fresh
         seen += fresh
@@ -56,8 +60,8 @@ def test_asks_and_tells_do_not_depend_on_the_order_of_results(
         assert proposal.genotype[1] == max(0, (proposal.index - lookahead) // population)
         assert proposal.generation == proposal.index // population
     assert [t.generation for t in told] == list(range(limit // population))
-    assert [f for _, fitness in strategy.told for f in fitness] == [
-        float(index) for index in range(limit // population * population)
+    assert [f for _, scores in strategy.told for f in scores] == [
+        (float(index),) for index in range(limit // population * population)
     ]
 
 
@@ -65,10 +69,10 @@ def test_asks_and_tells_do_not_depend_on_the_order_of_results(
 def test_a_candidate_is_sampled_after_exactly_the_stated_generations(
     population: int, lookahead: int
 ) -> None:
-    core = Core(Counting(population), Schedule(ordered=True, ahead=lookahead), limit=40)
+    core = Core(Counting(population), Schedule(ordered=True, ahead=lookahead), below(40))
     seen = list(core.proposals())
     for index in range(40):
-        core.result(index, 0.0)
+        core.result(index, (0.0,))
         seen += core.proposals()
     assert [p.genotype[1] for p in seen] == [
         max(0, (index - lookahead) // population) for index in range(40)
@@ -76,7 +80,7 @@ def test_a_candidate_is_sampled_after_exactly_the_stated_generations(
 
 
 def test_closing_ends_the_proposals() -> None:
-    core = Core(Counting(4), Schedule(ordered=True, ahead=0), limit=100)
+    core = Core(Counting(4), Schedule(ordered=True, ahead=0), below(100))
     assert len(list(core.proposals())) == 4
     core.close(core.asked)
     for index in range(4):
@@ -95,14 +99,14 @@ def test_by_arrival_nobody_waits_and_every_result_is_told_once(
     population: int, ahead: int, limit: int, order: object
 ) -> None:
     strategy = Counting(population)
-    core = Core(strategy, Schedule(ordered=False, ahead=ahead), limit=limit)
+    core = Core(strategy, Schedule(ordered=False, ahead=ahead), below(limit))
     waiting = list(core.proposals())
     seen = list(waiting)
     counted: list[int] = []
     while waiting:
         assert len(waiting) == min(ahead + 1, limit - len(counted))
         proposal = waiting.pop(order.randrange(len(waiting)))  # type: ignore[attr-defined]
-        core.result(proposal.index, 1.0)
+        core.result(proposal.index, (1.0,))
         counted.append(proposal.index)
         fresh = list(core.proposals())
         waiting += fresh
@@ -120,10 +124,10 @@ def test_by_arrival_nobody_waits_and_every_result_is_told_once(
 def test_by_arrival_the_same_order_gives_the_same_trajectory(order: list[int]) -> None:
     def tells() -> list[object]:
         strategy = Counting(4)
-        core = Core(strategy, Schedule(ordered=False, ahead=12), limit=14)
+        core = Core(strategy, Schedule(ordered=False, ahead=12), below(14))
         assert len(list(core.proposals())) == 13
         for index in (0, 1, 2, *order):
-            core.result(index, float(index))
+            core.result(index, (float(index),))
         return [*strategy.told, list(core.proposals())]
 
     assert tells() == tells()
@@ -131,15 +135,15 @@ def test_by_arrival_the_same_order_gives_the_same_trajectory(order: list[int]) -
 
 def test_results_on_easier_items_gain_nothing_by_it() -> None:
     strategy = Counting(4)
-    core = Core(strategy, Schedule(ordered=False, ahead=8), limit=9)
+    core = Core(strategy, Schedule(ordered=False, ahead=8), below(9))
     list(core.proposals())
     # candidates 4 to 7 have items on which everybody scores 0.3 more
     values = {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 4: 0.4, 5: 0.5, 6: 0.6, 7: 0.7}
     for index in (0, 1, 4, 5, 2, 6, 3, 7):
-        core.result(index, values[index])
+        core.result(index, (values[index],))
     told = dict(zip((2, 6, 3, 7), strategy.told[1][1], strict=True))
     for late, early in ((2, 6), (3, 7)):
         assert told[late] is not None
         assert told[early] is not None
         # a fifth is left: a generation's level is believed as much as four results are worth
-        assert told[early] - told[late] == pytest.approx(0.3 / 5.0)
+        assert told[early][0] - told[late][0] == pytest.approx(0.3 / 5.0)

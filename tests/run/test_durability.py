@@ -22,7 +22,7 @@ from evomerge.run.ledger import LEDGER, Ledger, LedgerReader
 from evomerge.run.ledger_count import COUNT, CountFile
 from evomerge.run.ledger_file import LedgerFile
 from evomerge.run.ledger_schema import unfinished_repair
-from evomerge.run.plan import RunPlan
+from evomerge.run.plan import Batches, RunPlan
 from evomerge.run.progress import Evaluated, Warned
 from evomerge.run.repair import repair
 from tests.run.fakes import FakeWorkers, drive, items, plan
@@ -37,7 +37,7 @@ def small() -> RunPlan:
     """A whole run in some 80 writes."""
     full = plan(candidates=20)
     stage = replace(
-        full.stages[0], population=4, schedule=Schedule(ordered=True, ahead=2), minibatch=4
+        full.stages[0], population=4, schedule=Schedule(ordered=True, ahead=2), batches=Batches(4)
     )
     return replace(
         full,

@@ -132,7 +132,7 @@ def test_generations_run_as_the_core_lets_them(
     count: int, workers: int, population: int, schedule: Schedule, seed: int
 ) -> None:
     durations = [1.0 + (seed * (k + 7) % 13) / 5.0 for k in range(count)]
-    core = Core(Asked(population), schedule, limit=count)
+    core = Core(Asked(population), schedule, lambda index: index < count)
     waiting: list[int] = []
     running: dict[int, float] = {}
     clock = 0.0
@@ -143,7 +143,7 @@ def test_generations_run_as_the_core_lets_them(
             running[index] = clock + durations[index]
         first = min(running, key=lambda index: (running[index], index))
         clock = running.pop(first)
-        core.result(first, 0.0)
+        core.result(first, (0.0,))
     done, wall = generations(durations, workers, population, schedule, None)
     assert done == count
     assert wall == pytest.approx(clock)

@@ -13,7 +13,7 @@ from evomerge.candidate import REJECTED, SEARCH, Assignment, Failed, Scored
 from evomerge.errors import InvalidInput
 from evomerge.run.core import Schedule
 from evomerge.run.ledger import LedgerReader
-from evomerge.run.plan import Budget, RunPlan, StagePlan
+from evomerge.run.plan import Batches, Budget, FinalPlan, RunPlan, StagePlan
 from evomerge.run.progress import Evaluated, Finished
 from evomerge.run.stack_stage import stack_baselines, stack_space
 from evomerge.score import ItemOutcome, TaskOutcomes
@@ -69,7 +69,8 @@ def plan(budget: Budget | None = None) -> RunPlan:
         starting_points=lambda _: (),
         population=8,
         schedule=Schedule(ordered=True, ahead=4),
-        minibatch=40,
+        batches=Batches(40),
+        final=FinalPlan(),
         share=2.0,
     )
     first = replace(run.stages[0], name="one")

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from evomerge.candidate import Scores
 from evomerge.search.strategy import Strategy
 from evomerge.stack import Hop, Path, hops
 from evomerge.stack_space import StackSpace
@@ -81,12 +82,12 @@ def search(
         asked += [strategy.ask() for _ in range(strategy.population)]
         told, asked = asked[: strategy.population], asked[strategy.population :]
         items = rng.logistic(0.0, 0.75, ITEMS)
-        fitness: list[float | None] = []
+        scores: list[Scores | None] = []
         for genotype in told:
             path = space.path(genotype)
             usable.append(world.harm(path) < BROKEN)
             flips = rng.logistic(0.0, 0.66, ITEMS)
-            fitness.append(float(np.mean(world.logit(path) + items + flips > 0.0)))
-        strategy.tell(told, fitness)
+            scores.append((float(np.mean(world.logit(path) + items + flips > 0.0)),))
+        strategy.tell(told, scores)
     best = max(world.accuracy(space.path(genotype)) for genotype in strategy.estimates)
     return Found(best, sum(usable) / len(usable))

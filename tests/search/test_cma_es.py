@@ -32,7 +32,7 @@ def test_same_trajectory_as_pycma_driven_by_hand() -> None:
         reference = theirs.ask()
         assert np.allclose(mine, reference, atol=1e-12)
         values = [float(np.sum((np.asarray(x) - 0.4) ** 2)) for x in mine]
-        ours.tell(mine, [-v for v in values])
+        ours.tell(mine, [(-v,) for v in values])
         theirs.tell(reference, values)
 
 
@@ -40,7 +40,7 @@ def test_equal_fitness_for_ever_does_not_stop_it() -> None:
     strategy = CmaEs((0.5, 0.5), seed=1, population=6, sigma=0.2)
     for _ in range(60):
         genotypes = [strategy.ask() for _ in range(6)]
-        strategy.tell(genotypes, [0.0] * 6)
+        strategy.tell(genotypes, [(0.0,)] * 6)
     assert len({strategy.ask() for _ in range(6)}) == 6
 
 
@@ -48,7 +48,7 @@ def test_equal_fitness_for_ever_does_not_stop_it() -> None:
 def test_borders_one_gene_and_many(start: tuple[float, ...]) -> None:
     strategy = CmaEs(start, seed=2, population=6, sigma=1 / 6)
     genotypes = [strategy.ask() for _ in range(6)]
-    strategy.tell(genotypes, [sum(g) for g in genotypes])
+    strategy.tell(genotypes, [(sum(g),) for g in genotypes])
     assert all(len(g) == len(start) for g in genotypes)
     assert all(0.0 <= u <= 1.0 for g in genotypes for u in g)
     assert [len(g) for g in strategy.estimates] == [len(start)]
@@ -60,7 +60,7 @@ def test_estimates_are_the_last_means_and_the_average_of_the_later_half() -> Non
     means: list[tuple[float, ...]] = []
     for _ in range(7):
         genotypes = [strategy.ask() for _ in range(6)]
-        strategy.tell(genotypes, [-sum((u - 0.8) ** 2 for u in g) for g in genotypes])
+        strategy.tell(genotypes, [(-sum((u - 0.8) ** 2 for u in g),) for g in genotypes])
         means.append(strategy._genotype(strategy._es.result.xfavorite))
         assert means[-1] in strategy.estimates
     *late, average = strategy.estimates

@@ -65,7 +65,7 @@ def test_bits_alone() -> None:
     strategy = Ga((0.0,) * 24, bits=range(24), seed=2, population=16)
     for _ in range(40):
         asked = [strategy.ask() for _ in range(16)]
-        strategy.tell(asked, [sum(one) for one in asked])
+        strategy.tell(asked, [(sum(one),) for one in asked])
     assert sum(strategy.estimates[0]) >= 22
 
 
@@ -79,7 +79,7 @@ def test_numbers_alone_under_noise() -> None:
     for _ in range(40):
         asked = [strategy.ask() for _ in range(16)]
         ease = rng.normal(0.0, 0.1)
-        strategy.tell(asked, [ease - loss(one) + rng.normal(0.0, 0.05) for one in asked])
+        strategy.tell(asked, [(ease - loss(one) + rng.normal(0.0, 0.05),) for one in asked])
     assert max(map(loss, strategy.estimates)) < 0.15 < loss((0.2,) * 5) / 5
 
 
@@ -87,5 +87,5 @@ def test_a_number_that_nothing_else_varies() -> None:
     strategy = Ga((1.0,), bits=range(0), seed=4, population=4)
     for _ in range(15):
         asked = [strategy.ask() for _ in range(4)]
-        strategy.tell(asked, [-one[0] for one in asked])
+        strategy.tell(asked, [(-one[0],) for one in asked])
     assert strategy.estimates[0][0] < 0.5

@@ -93,7 +93,7 @@ def test_only_elites_come_twice_and_at_the_end(space: StackSpace) -> None:
         assert not seen.keys() & set(new)
         assert all(seen[one] >= median(seen.values()) for one in again)
         seen |= {one: distance(space.path(one)) for one in asked}
-        strategy.tell(asked, [seen[one] for one in asked])
+        strategy.tell(asked, [(seen[one],) for one in asked])
 
 
 def test_failures_are_no_parents(space: StackSpace) -> None:
@@ -105,7 +105,7 @@ def test_failures_are_no_parents(space: StackSpace) -> None:
         paths = [space.path(genotype) for genotype in asked]
         bad = [any(part.model == "b" for part in path) for path in paths]
         strategy.tell(
-            asked, [None if no else distance(p) for no, p in zip(bad, paths, strict=True)]
+            asked, [None if no else (distance(p),) for no, p in zip(bad, paths, strict=True)]
         )
     # what is left are single switches, never two generations of them
     assert max(sum(part.model == "b" for part in path) for path in paths) <= 2
@@ -118,7 +118,7 @@ def test_a_space_of_few_paths_is_exhausted_and_asked_again() -> None:
     seen: list[Genotype] = []
     for _ in range(5):
         asked = [strategy.ask() for _ in range(4)]
-        strategy.tell(asked, [float(len(hops(small.path(genotype)))) for genotype in asked])
+        strategy.tell(asked, [(float(len(hops(small.path(genotype)))),) for genotype in asked])
         seen += asked
     assert {small.path(genotype) for genotype in seen} == {
         (Segment("a", 0, 3),),
@@ -133,6 +133,6 @@ def test_asked_ahead_by_generations_it_goes_on(space: StackSpace) -> None:
     assert len(set(asked)) == 24
     for _ in range(5):
         told, asked = asked[:8], asked[8:]
-        strategy.tell(told, [distance(space.path(genotype)) for genotype in told])
+        strategy.tell(told, [(distance(space.path(genotype)),) for genotype in told])
         asked += [strategy.ask() for _ in range(8)]
     assert len(strategy.estimates) == 4
