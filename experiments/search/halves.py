@@ -50,8 +50,8 @@ class Course:
 COURSES: Mapping[str, Course] = MappingProxyType(
     {
         "base": Course(1600, 3e-3, ("plain", "plain", "spell")),
-        "expert_1": Course(260, 5e-4, ("letters low",)),
-        "expert_2": Course(260, 5e-4, ("letters high",)),
+        "expert_1": Course(260, 3e-4, ("letters low", "letters low", "letters low", "plain")),
+        "expert_2": Course(260, 3e-4, ("letters high", "letters high", "letters high", "plain")),
     }
 )
 
