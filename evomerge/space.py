@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evomerge.candidate import Genotype
-from evomerge.genes import Axis, Gene
+from evomerge.genes import CONTINUOUS, Axis, Gene
 from evomerge.mergekit_reader import from_mapping
 from evomerge.recipe import Parameters, Recipe, Scalar
 from evomerge.signatures import SIGNATURES
@@ -97,6 +97,28 @@ class SearchSpace:
             position = None if value is None else gene.encode(value)
             positions.append(gene.start if position is None else position)
         return tuple(positions)
+
+    def blocks(self, parts: int) -> tuple[int, ...]:
+        """The block of each gene when `parts` of the depth move as one, all tensors of them alike.
+
+        Whole numbers and choices do not move together: each is a block of its own.
+        """
+        groups, steps = (
+            max((value for value in values if value is not None), default=0) + 1
+            for values in (
+                [place.group for place in self.places],
+                [place.step for place in self.places],
+            )
+        )
+        found: dict[tuple[object, ...], int] = {}
+        blocks: list[int] = []
+        for index, (gene, place) in enumerate(zip(self.genes, self.places, strict=True)):
+            key: tuple[object, ...] = (index,)
+            if gene.axis == CONTINUOUS:
+                depth = (place.group or 0) * parts // groups, (place.step or 0) * parts // steps
+                key = (place.parameter, place.model, *depth)
+            blocks.append(found.setdefault(key, len(found)))
+        return tuple(blocks)
 
 
 def _fill(template: Any, values: tuple[Scalar, ...]) -> Any:

@@ -159,3 +159,47 @@ def test_places_say_where_genes_act() -> None:
 def test_bad_spaces_are_explained(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         read_space(space(**change), "file", 4)
+
+
+def test_blocks_are_parts_of_the_depth_of_each_model_and_parameter() -> None:
+    weight = {"float": [0, 1], "per": ["model", "layer_group", "filter"]}
+    space = read_space(
+        {
+            "merge_method": "ties",
+            "base_model": "base",
+            "models": [{"model": "a"}, {"model": "b"}],
+            "layer_groups": 8,
+            "filters": ["mlp"],
+            "parameters": {"weight": weight, "density": {"float": [0.1, 1], "per": "model"}},
+        },
+        "space",
+        8,
+    )
+    blocks = space.blocks(4)
+    members: dict[int, list[Place]] = {}
+    for block, place in zip(blocks, space.places, strict=True):
+        members.setdefault(block, []).append(place)
+    weights = [places for places in members.values() if places[0].parameter == "weight"]
+    assert len(weights) == 2 * 4
+    assert all(len({(p.model, (p.group or 0) // 2) for p in places}) == 1 for places in weights)
+    assert len(members) == 2 * 4 + 2
+    assert sorted(set(blocks)) == list(range(len(members)))
+
+
+def test_whole_numbers_and_choices_are_blocks_of_their_own() -> None:
+    space = read_space(
+        {
+            "merge_method": "dare_ties",
+            "base_model": "base",
+            "models": [{"model": "a"}, {"model": "b"}],
+            "parameters": {
+                "weight": {"float": [0, 1]},
+                "density": 0.5,
+                "seed": {"int": [0, 9]},
+                "normalize": {"choice": [False, True]},
+            },
+        },
+        "space",
+        None,
+    )
+    assert len(set(space.blocks(1))) == space.dimension

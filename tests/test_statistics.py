@@ -16,7 +16,7 @@ from evomerge.score import (
     contributions,
     task_score,
 )
-from evomerge.statistics import fitness_interval, paired_difference
+from evomerge.statistics import best_of_many, fitness_interval, paired_difference
 
 ONE = Objective((TaskGoal("t", "acc,none"),))
 
@@ -132,3 +132,66 @@ def test_what_a_model_costs_is_certain() -> None:
     paid = paired_difference(weighed, _with_cost(better, 1.06), _with_cost(answers, 1.0))
     assert 0 < paid.value < free.value
     assert free.p_value < paid.p_value
+
+
+def answers(quality: float, seed: int, count: int = 300) -> TaskOutcomes:
+    """Right where the item is easy enough; models share how hard items are, not their luck."""
+    hard = np.random.default_rng(7).normal(0.0, 1.0, count)
+    luck = np.random.default_rng(seed).normal(0.0, 0.7, count)
+    return outcomes([float(q) for q in quality + luck > hard])
+
+
+def test_the_best_of_one_is_a_paired_test() -> None:
+    ours, theirs = (answers(0.2, 1),), (answers(0.0, 2),)
+    alone = paired_difference(ONE, ours, theirs).p_value
+    assert best_of_many(ONE, ours, (), theirs) == pytest.approx(alone, abs=0.01)
+
+
+def test_the_best_of_many_needs_a_larger_lead() -> None:
+    ours, theirs = (answers(0.2, 1),), (answers(0.0, 2),)
+    others = [(answers(0.0, seed),) for seed in range(3, 11)]
+    few, many = (best_of_many(ONE, ours, others[:n], theirs) for n in (1, 8))
+    assert best_of_many(ONE, ours, (), theirs) < few < many
+
+
+def test_models_that_answer_alike_count_as_one() -> None:
+    ours, theirs = (answers(0.2, 1),), (answers(0.0, 2),)
+    assert best_of_many(ONE, ours, (ours, ours, ours), theirs) == best_of_many(
+        ONE, ours, (), theirs
+    )
+
+
+def test_chance_alone_rarely_makes_the_best_of_many_look_better() -> None:
+    """Nobody is better; the best of twenty wins a plain paired test too often."""
+    plain = corrected = 0
+    for trial in range(40):
+        models = [(answers(0.0, 1000 + 30 * trial + k, 200),) for k in range(21)]
+        theirs, others = models[0], models[1:]
+        best = max(others, key=ONE.fitness)
+        rivals = [model for model in others if model is not best]
+        plain += paired_difference(ONE, best, theirs).p_value < 0.05
+        corrected += best_of_many(ONE, best, rivals, theirs) < 0.05
+    assert plain >= 5  # of 40
+    assert corrected <= 2
+
+
+def test_who_left_early_was_scored_on_fewer_items() -> None:
+    ours, theirs = (answers(0.2, 1),), (answers(0.0, 2),)
+    part = answers(0.0, 3).only(frozenset(f"{index:04d}" for index in range(75)))
+    whole = best_of_many(ONE, ours, (), theirs)
+    assert whole <= best_of_many(ONE, ours, ((part,),), theirs) < 1.0
+    with pytest.raises(ValueError, match="same items"):
+        best_of_many(ONE, (outcomes([1.0] * 301),), (), theirs)
+
+
+def test_cost_shifts_every_item_in_the_family_test_as_in_the_paired_one() -> None:
+    goals = (TaskGoal("t", "acc,none"), TaskGoal(COST_TASK, "layers", 0.5, higher_is_better=False))
+    objective = Objective(goals)
+
+    def model(quality: float, seed: int, cost: float) -> tuple[TaskOutcomes, ...]:
+        return (answers(quality, seed), outcomes([cost], COST_TASK))
+
+    ours, cheap, dear = model(0.2, 1, 1.0), model(0.0, 2, 1.0), model(0.0, 2, 1.5)
+    assert best_of_many(objective, ours, (), dear) < best_of_many(objective, ours, (), cheap)
+    alone = paired_difference(objective, ours, dear).p_value
+    assert best_of_many(objective, ours, (), dear) == pytest.approx(alone, abs=0.01)

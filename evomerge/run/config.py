@@ -86,6 +86,9 @@ class StrategyConfig(_Strict):
         None, description="cma_es unless the space is one of stacks, then stack_ga"
     )
     sigma: float = Field(1.0 / 6.0, gt=0.0, le=0.5, description="first step, share of the range")
+    coarse_to_fine: bool = Field(
+        True, description="cma_es: first move whole parts of the depth, where there are many genes"
+    )
     population: int | None = Field(None, ge=4, description="candidates per generation")
     schedule: Literal["ordered", "arrival"] | None = Field(
         None,

@@ -119,7 +119,8 @@ class StagePlan:
         space: what is searched.
         baselines: scored first, and the bar.
         algorithm: what candidates of the search are called.
-        strategy: makes the strategy, given the genotype to start from.
+        strategy: makes the strategy, given the genotype to start from and how many candidates to
+            expect.
         starting_points: the genotypes nearest to baselines, best baseline first.
         population: candidates per generation.
         schedule: how far proposals may run ahead, and in which order results are told.
@@ -132,7 +133,7 @@ class StagePlan:
     space: Space
     baselines: tuple[Baseline, ...]
     algorithm: str
-    strategy: Callable[[Genotype], Strategy]
+    strategy: Callable[[Genotype, int], Strategy]
     starting_points: Callable[[Sequence[Baseline]], tuple[Genotype, ...]]
     population: int
     schedule: Schedule

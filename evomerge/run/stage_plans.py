@@ -8,6 +8,7 @@ from typing import Any
 from evomerge.candidate import Genotype, ItemSelection
 from evomerge.errors import InvalidInput
 from evomerge.run.baselines import Baseline, baselines, starting_points
+from evomerge.run.coarse import coarse_blocks, coarse_to_fine
 from evomerge.run.config import SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
@@ -123,18 +124,29 @@ def _strategy(
     config: StrategyConfig,
     seed: int,
     population: int,
-) -> Callable[[Genotype], Strategy]:
-    """Makes the strategy from the genotype to start from."""
+) -> Callable[[Genotype, int], Strategy]:
+    """Makes the strategy from the genotype to start from and how many candidates to expect."""
     if algorithm == "stack_ga":
         if not isinstance(space, StackSpace):
             raise InvalidInput(
                 "strategy.algorithm: stack_ga searches stacks only; use cma_es or ga"
             )
-        return lambda _: StackGa(space, first_paths(space), seed=seed, population=population)
+        return lambda _start, _count: StackGa(
+            space, first_paths(space), seed=seed, population=population
+        )
     if algorithm == "ga":
         bits = space.bits if isinstance(space, StackSpace) else range(0)
-        return lambda start: Ga(start, bits=bits, seed=seed, population=population)
+        return lambda start, _count: Ga(start, bits=bits, seed=seed, population=population)
     if isinstance(space, StackSpace):
         start = paper_start(space, config.sigma)
-        return lambda _: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
-    return lambda start: CmaEs(start, seed=seed, population=population, sigma=config.sigma)
+        return lambda _start, _count: CmaEs(
+            start, seed=seed, population=population, sigma=config.sigma
+        )
+
+    def cma_es(start: Genotype) -> Strategy:
+        return CmaEs(start, seed=seed, population=population, sigma=config.sigma)
+
+    blocks = coarse_blocks(space) if config.coarse_to_fine else None
+    if blocks is None:
+        return lambda start, _count: cma_es(start)
+    return coarse_to_fine(blocks, cma_es, population)

@@ -162,9 +162,9 @@ class StageSearch:
     def _search(self, start: Genotype) -> Generator[Progress, None, tuple[Genotype, ...]]:
         """Generations on fresh minibatches, until the allotment is spent."""
         stage = self._stage
-        strategy = stage.strategy(start)
         first, recorded = self._counter.candidate, self._ledger.next_candidate
         room = self._room()
+        strategy = stage.strategy(start, room.expected)
         closed = self._ledger.meta(self._key("search closed at"))
         core = Core(strategy, stage.schedule, room.for_candidate)
         if closed is not None:

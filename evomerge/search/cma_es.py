@@ -100,7 +100,7 @@ class CmaEs:
 
     @property
     def estimates(self) -> tuple[Genotype, ...]:
-        """The last means of the distribution, and the average of those of the later half."""
+        """The last means of the distribution, then the average of those of the later half."""
         late = tuple(self._means[-LATE_GENERATIONS:])
         half = self._means[len(self._means) // 2 :]
         if len(half) < 2:

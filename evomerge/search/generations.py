@@ -14,6 +14,7 @@ from evomerge.candidate import Genotype
 from evomerge.search.evidence import Evidence
 
 ESTIMATES = 4
+"""Genotypes, at most, that a strategy holds for the optimum."""
 TRIES = 100
 """How often a child is drawn again that is impossible or was there before."""
 

@@ -11,6 +11,7 @@ import pytest
 
 from evomerge.candidate import Genotype
 from evomerge.search.cma_es import CmaEs
+from evomerge.search.coarse_to_fine import Blocks, CoarseToFine
 from evomerge.search.first_paths import first_paths
 from evomerge.search.ga import Ga
 from evomerge.search.stack_ga import StackGa
@@ -52,6 +53,16 @@ STACKS = StackSpace(Slots((("a", 8), ("b", 8)), 2), "a", 4, 12)
 TARGET = (Segment("a", 0, 3), Segment("b", 3, 5), Segment("a", 4, 8, 1.1))
 STRATEGIES: dict[str, Case] = {
     "cma_es": Case(lambda seed: CmaEs(START, seed=seed, population=10, sigma=1 / 6), START, sphere),
+    "coarse to fine": Case(
+        lambda seed: CoarseToFine(
+            START,
+            Blocks((0, 0, 1, 1)),
+            lambda start: CmaEs(start, seed=seed, population=10, sigma=1 / 6),
+            generations=3,
+        ),
+        START,
+        sphere,
+    ),
     "ga": Case(lambda seed: Ga(START, bits=range(0), seed=seed, population=10), START, sphere),
     "ga with bits": Case(
         lambda seed: Ga((*START, *START), bits=range(2, 8), seed=seed, population=10),

@@ -14,7 +14,7 @@ from evomerge.run.core import Schedule
 from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.ledger import Ledger, LedgerMismatch, LedgerReader
-from evomerge.run.plan import Budget, RunPlan
+from evomerge.run.plan import Batches, Budget, RunPlan
 from evomerge.run.pools.inline import InlinePool
 from evomerge.run.progress import Evaluated, Finished, GenerationDone, Warned
 from evomerge.search.cma_es import CmaEs
@@ -234,7 +234,7 @@ def test_recorded_outcomes_are_not_evaluated_again(tmp_path: Path) -> None:
 def test_another_trajectory_is_refused(tmp_path: Path) -> None:
     finish(tmp_path)
     stage = plan().stages[0]
-    other = replace(stage, strategy=lambda start: CmaEs(start, seed=4, population=8, sigma=0.1))
+    other = replace(stage, strategy=lambda start, _: CmaEs(start, seed=4, population=8, sigma=0.1))
     with pytest.raises(LedgerMismatch, match="candidate"):
         list(drive(tmp_path, replace(plan(), stages=(other,)), FakeWorkers()))
 
@@ -318,3 +318,44 @@ def test_a_final_without_baselines_is_done_again(tmp_path: Path) -> None:
 def test_without_a_holdout_the_run_says_so(tmp_path: Path) -> None:
     events = list(drive(tmp_path, replace(plan(), holdout_items=items("h", 0)), FakeWorkers()))
     assert any(isinstance(e, Warned) and "unverified" in e.text for e in events)
+
+
+def test_without_a_final_the_best_score_of_the_search_is_handed_over(tmp_path: Path) -> None:
+    run = plan()
+    believed = replace(run.stages[0], final=None, batches=Batches(40, fresh=False))
+    events = list(drive(tmp_path, replace(run, stages=(believed,)), FakeWorkers()))
+    searched = [e for e in events if isinstance(e, Evaluated) and e.stage == "search"]
+    best = max(searched, key=lambda e: e.fitness or 0.0)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].winner.id == best.candidate.id
+    assert not any(isinstance(e, Evaluated) and e.stage.startswith("final") for e in events)
+    with LedgerReader.open(tmp_path) as reader:
+        assert len({e.outcome.results[0].items() for e in reader.evaluations("search")}) == 1  # type: ignore[union-attr]
+
+
+def test_a_search_without_baselines_spends_nothing_on_them(tmp_path: Path) -> None:
+    run = plan()
+    bare = replace(
+        run.stages[0], baselines=(), starting_points=lambda _: (), final=None, batches=Batches(None)
+    )
+    events = list(drive(tmp_path, replace(run, stages=(bare,)), FakeWorkers()))
+    stages = {e.stage for e in events if isinstance(e, Evaluated)}
+    assert stages == {"search", "holdout"}
+
+
+def test_growing_minibatches_are_continued_as_they_were(tmp_path: Path) -> None:
+    run = plan(candidates=None, budget_items=3500)
+    growing = replace(run.stages[0], batches=Batches(8, growing=True))
+    run = replace(run, stages=(growing,))
+    part = drive(tmp_path / "cut", run, FakeWorkers())
+    list(islice(part, 120))
+    part.close()
+    *_, last = drive(tmp_path / "cut", run, FakeWorkers())
+    whole = list(drive(tmp_path / "whole", run, FakeWorkers()))
+    assert last == whole[-1]
+    assert record(tmp_path / "cut") == record(tmp_path / "whole")
+    with LedgerReader.open(tmp_path / "whole") as reader:
+        sizes = [e.items for e in reader.evaluations("search")]
+    assert sizes[0] == 8
+    assert sorted(set(sizes)) == sorted(set(sizes), key=sizes.index)
+    assert max(sizes) > 8

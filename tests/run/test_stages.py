@@ -65,7 +65,7 @@ def plan(budget: Budget | None = None) -> RunPlan:
         space=space,
         baselines=stack_baselines(settings, DEPTHS),
         algorithm="stack_ga",
-        strategy=lambda _: StackGa(space, first_paths(space), seed=3, population=8),
+        strategy=lambda _start, _count: StackGa(space, first_paths(space), seed=3, population=8),
         starting_points=lambda _: (),
         population=8,
         schedule=Schedule(ordered=True, ahead=4),
@@ -116,7 +116,7 @@ def test_the_best_three_of_a_stage_can_be_stacked(tmp_path: Path) -> None:
         run.stages[1],
         space=space,
         baselines=stack_baselines(settings, depths),
-        strategy=lambda _: StackGa(space, first_paths(space), seed=3, population=8),
+        strategy=lambda _start, _count: StackGa(space, first_paths(space), seed=3, population=8),
     )
     *_, last = fakes.drive(
         tmp_path, replace(run, stages=(run.stages[0], second)), FakeStacks(reject=False)
