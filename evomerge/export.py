@@ -21,6 +21,8 @@ from evomerge.mergekit_yaml import dump_recipe
 from evomerge.model_reference import ModelReference
 from evomerge.recipe import STACK, Module, Recipe, Slice, Source
 from evomerge.report.card import render_card
+from evomerge.report.claims import caveats, with_caveats
+from evomerge.report.recorded import read_run
 from evomerge.report.summarize import summarize
 from evomerge.run.directory import model_root, read_resolved
 from evomerge.run.ledger import LedgerReader
@@ -106,9 +108,11 @@ def save_best(run_dir: Path, evaluator: EvaluatorSpec, consent: Consent = NOTHIN
     export_model(winner.recipe, root, partial / "model", consent)
     verified = _verify(run_dir, winner, partial / "model", evaluator, consent)
     (partial / "verification.json").write_text(json.dumps(verified), encoding="utf-8")
-    (partial / "recipe.yaml").write_text(recipe_text(winner, root), encoding="utf-8")
+    said = caveats(read_run(run_dir, driven=False), winner.id)
+    recipe = with_caveats(recipe_text(winner, root), said)
+    (partial / "recipe.yaml").write_text(recipe, encoding="utf-8")
     with contextlib.suppress(PreflightFailed):  # some stacks have no form in mergekit
-        text = mergekit_text(winner, root, consent)
+        text = with_caveats(mergekit_text(winner, root, consent), said)
         (partial / "mergekit.yaml").write_text(text, encoding="utf-8")
     card = render_card(summarize(run_dir))
     (partial / "README.md").write_text(card, encoding="utf-8")

@@ -21,6 +21,20 @@ class Axis:
     steps: int | None = None
     ordered: bool = True
 
+    def step(self, position: float) -> int:
+        """Which step holds a position; where there are steps."""
+        assert self.steps is not None, "a continuous axis has no steps"
+        return _share(position, self.steps)
+
+    def middle(self, step: int) -> float:
+        """The position in the middle of a step; where there are steps."""
+        assert self.steps is not None, "a continuous axis has no steps"
+        return _middle(step, self.steps)
+
+    def settled(self, position: float) -> float:
+        """The one position that stands for all with the same value."""
+        return position if self.steps is None else self.middle(self.step(position))
+
 
 CONTINUOUS = Axis()
 

@@ -21,11 +21,13 @@ class ItemOutcome:
 
     For a mean metric `value` is the item's metric and `weight` is 1; for perplexities `value` is
     the log-likelihood in nats and `weight` the number of words, bytes or items it covers.
+    `truncated` answers were cut off by the limit on their length, before the model was done.
     """
 
     item: str
     value: float
     weight: float = 1.0
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class TaskOutcomes:
         """The item ids, in order."""
         return tuple(outcome.item for outcome in self.outcomes)
 
+    @property
+    def truncated(self) -> int:
+        """How many answers were cut off."""
+        return sum(outcome.truncated for outcome in self.outcomes)
+
     def only(self, items: frozenset[str]) -> TaskOutcomes:
         """The outcomes of the given items."""
         return TaskOutcomes(self.task, tuple(o for o in self.outcomes if o.item in items))
@@ -46,12 +53,16 @@ class TaskOutcomes:
 
 @dataclass(frozen=True)
 class TaskTotals:
-    """The outcomes of one model on one task, summed over its `items`: all that fitness needs."""
+    """The outcomes of one model on one task, summed over its `items`: all that fitness needs.
+
+    `truncated` of the items have an answer that was cut off.
+    """
 
     task: str
     value: float
     weight: float
     items: int
+    truncated: int = 0
 
 
 def totals(results: tuple[TaskOutcomes, ...]) -> tuple[TaskTotals, ...]:
@@ -62,6 +73,7 @@ def totals(results: tuple[TaskOutcomes, ...]) -> tuple[TaskTotals, ...]:
             sum(o.value for o in result.outcomes),
             sum(o.weight for o in result.outcomes),
             len(result.outcomes),
+            result.truncated,
         )
         for result in results
     )

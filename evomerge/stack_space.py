@@ -124,11 +124,6 @@ class StackSpace:
         return (Axis(2, ordered=False),) * self.slots.count + (CONTINUOUS,) * self.slots.count
 
     @property
-    def bits(self) -> range:
-        """The positions of a genotype that say yes (above 0.5) or no."""
-        return range(self.slots.count)
-
-    @property
     def parents(self) -> tuple[str, ...]:
         """The models whose layers are slots, in their order; some may be nested recipes."""
         return tuple(model for model, _ in self.slots.models)

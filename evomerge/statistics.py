@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from evomerge.score import COST_TASK, Objective, TaskOutcomes, contributions
 from evomerge.seeding import generator
 
+SMALL_HOLDOUT = 250
+"""With fewer items even a lead of several points is usually invisible."""
+FEWEST_HELD = 20
+"""Fewer items are no holdout."""
 _Z95 = NormalDist().inv_cdf(0.975)
+_POWER = NormalDist().inv_cdf(0.95) + NormalDist().inv_cdf(0.80)
+_CHANGED = 0.1
+"""Share of right-or-wrong items on which a merge and its best baseline typically differ."""
 _RESAMPLES = 10_000
 _BOOTSTRAPS = 2_000
 
@@ -142,6 +149,32 @@ def _shifted(
     items = differences[~is_cost]
     shifted: NDArray[np.float64] = items + differences[is_cost].sum() / items.size
     return shifted
+
+
+def visible_difference(stderr: float) -> float:
+    """The true difference that a one-sided 5 % test finds in four of five cases (80 % power).
+
+    (z(0.95) + z(0.80)) times the standard error of the estimated difference, in its unit.
+    """
+    return _POWER * stderr
+
+
+def interval_stderr(low: float, high: float) -> float:
+    """The standard error behind a 95 % interval, by the normal approximation."""
+    return (high - low) / (2.0 * _Z95)
+
+
+def expected_stderr(objective: Objective, counts: Mapping[str, int]) -> float | None:
+    """The standard error of a paired difference to expect from so many items of each task.
+
+    McNemar's variance with one right-or-wrong item in ten changing, 0.1 / n, per task, weighted as
+    the objective weights tasks. None when a task that counts is no mean of items.
+    """
+    goals = [goal for goal in objective.goals if goal.weight > 0 and goal.task != COST_TASK]
+    if any(goal.aggregation != "mean" for goal in goals):
+        return None
+    parts = (objective.share(goal.task) ** 2 * _CHANGED / counts[goal.task] for goal in goals)
+    return math.sqrt(sum(parts))
 
 
 def _in_order(objective: Objective, results: tuple[TaskOutcomes, ...]) -> Sequence[TaskOutcomes]:

@@ -16,7 +16,15 @@ from evomerge.score import (
     contributions,
     task_score,
 )
-from evomerge.statistics import best_of_many, fitness_interval, paired_difference
+from evomerge.seeding import generator
+from evomerge.statistics import (
+    best_of_many,
+    expected_stderr,
+    fitness_interval,
+    interval_stderr,
+    paired_difference,
+    visible_difference,
+)
 
 ONE = Objective((TaskGoal("t", "acc,none"),))
 
@@ -132,6 +140,36 @@ def test_what_a_model_costs_is_certain() -> None:
     paid = paired_difference(weighed, _with_cost(better, 1.06), _with_cost(answers, 1.0))
     assert 0 < paid.value < free.value
     assert free.p_value < paid.p_value
+
+
+@pytest.mark.parametrize("n", [250, 1500])
+def test_a_visible_difference_is_found_in_four_of_five_cases(n: int) -> None:
+    stderr = expected_stderr(ONE, {"t": n})
+    assert stderr is not None
+    truth = visible_difference(stderr)
+    rng = generator(0, "power", n)
+    # one item in ten changes, so much more often for the better that the mean is `truth`
+    better = (0.1 + truth) / 2.0
+    changes = rng.choice([1.0, -1.0, 0.0], p=[better, 0.1 - better, 0.9], size=(4000, n))
+    z = changes.mean(axis=1) / (changes.std(axis=1) / math.sqrt(n))
+    assert (z > 1.6449).mean() == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_expected_error_weights_tasks_as_the_objective_does() -> None:
+    def goal(task: str, weight: float, aggregation: str = "mean") -> TaskGoal:
+        return TaskGoal(task, "m", weight, aggregation)
+
+    two = Objective((goal("a", 3.0), goal("b", 1.0)))
+    expected = math.sqrt(0.1 * (0.75**2 / 100 + 0.25**2 / 400))
+    assert expected_stderr(two, {"a": 100, "b": 400}) == pytest.approx(expected)
+    ignored = Objective((goal("a", 1.0), goal("b", 0.0, "perplexity")))
+    assert expected_stderr(ignored, {"a": 100, "b": 9}) == pytest.approx(math.sqrt(0.001))
+    mixed = Objective((goal("a", 1.0), goal("b", 0.1, "perplexity")))
+    assert expected_stderr(mixed, {"a": 100, "b": 9}) is None
+
+
+def test_the_error_behind_an_interval() -> None:
+    assert interval_stderr(0.5 - 1.959964 * 0.02, 0.5 + 1.959964 * 0.02) == pytest.approx(0.02)
 
 
 def answers(quality: float, seed: int, count: int = 300) -> TaskOutcomes:

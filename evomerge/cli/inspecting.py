@@ -21,7 +21,10 @@ from evomerge.mergekit_yaml import dump_recipe, to_mapping
 from evomerge.parameter import Parameter, Scope
 from evomerge.plain_text import one_line
 from evomerge.recipe import STACK
+from evomerge.report.claims import with_caveats
+from evomerge.report.evidence import VERIFIED, standing
 from evomerge.report.leading import leading_candidates
+from evomerge.report.sentences import stamps
 from evomerge.report.summarize import summarize
 from evomerge.report.summary import RunSummary
 from evomerge.report.terminal import results_table, status_lines, verdict_lines
@@ -38,7 +41,7 @@ def validate_command(path: Path, settings: tuple[str, ...], *, as_json: bool) ->
     """Print what a valid space file contains."""
     file = read_space_file(path, overrides(settings))
     stages = checked_stages(file, path)
-    for notice in space_notices(stages, path):
+    for notice in space_notices(file, stages, path):
         print(notice, file=sys.stderr)
     if as_json:
         found = [_stage(stage) for stage in stages]
@@ -73,7 +76,7 @@ def _described_space(stage: Stage) -> list[str]:
         f"method   stack, scales of {space.scale_mode}",
         f"parents  {layers}",
         f"donor    {space.donor}: embeddings, norm and head, first and last layer",
-        f"slots    {len(space.bits)}; {space.fewest} to {space.most} layers",
+        f"slots    {space.slots.count}; {space.fewest} to {space.most} layers",
     ]
 
 
@@ -91,7 +94,9 @@ def status_command(run: str, *, as_json: bool) -> None:
     with viewed(run) as view:
         summary = _seen(view)
     if as_json:
-        print(json.dumps({"schema": "evomerge/status/v1", **asdict(summary)}))
+        verified = standing(summary) in VERIFIED
+        found = {"verified": verified, "stamps": stamps(summary), **asdict(summary)}
+        print(json.dumps({"schema": "evomerge/status/v1", **found}))
         return
     for line in (*status_lines(summary), *verdict_lines(summary)):
         print(one_line(line))
@@ -120,18 +125,20 @@ def best_command(run: str, top: int, *, as_json: bool) -> None:
     if as_json:
         entries = [
             {
-                "candidate": candidate.id,
-                "origin": candidate.origin,
-                "score": score,
-                "recipe": to_mapping(candidate.recipe),
+                "candidate": entry.candidate.id,
+                "origin": entry.candidate.origin,
+                "score": entry.score,
+                "caveats": entry.caveats,
+                "recipe": to_mapping(entry.candidate.recipe),
             }
-            for candidate, score in leading
+            for entry in leading
         ]
         print(json.dumps({"schema": "evomerge/best/v1", "candidates": entries}))
         return
-    for candidate, score in leading:
-        print(f"# candidate {candidate.id} ({candidate.origin}), {score}")
-        print(dump_recipe(candidate.recipe))
+    for entry in leading:
+        candidate = entry.candidate
+        print(f"# candidate {candidate.id} ({candidate.origin}), {entry.score}")
+        print(with_caveats(dump_recipe(candidate.recipe), entry.caveats))
 
 
 def report_command(run: str, out: Path | None) -> None:

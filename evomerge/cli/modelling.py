@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evomerge.candidate import Candidate
 from evomerge.cli.consenting import AllowFlags, given_consent
 from evomerge.consent import Consent
 from evomerge.errors import InvalidInput
@@ -15,6 +17,9 @@ from evomerge.export import export_model, find_candidate, mergekit_text, recipe_
 from evomerge.mergekit_yaml import load_recipe
 from evomerge.recipe import STACK
 from evomerge.report.card import render_card
+from evomerge.report.claims import caveats, with_caveats
+from evomerge.report.recorded import read_run
+from evomerge.report.sentences import MUCH_TRUNCATED
 from evomerge.report.summarize import summarize
 from evomerge.run.build import checked_parents, evaluator_spec
 from evomerge.run.config import read_objective
@@ -64,6 +69,18 @@ def evaluate_command(model: Path, suite: Path, allow: AllowFlags, *, as_json: bo
             error = score["stderr"]
             margin = "" if error is None else f" ± {error:.4f}"
             print(f"{task:<24} {metric:<28} {score['value']:.4f}{margin}  n={score['n']}")
+    _warn_of_truncation(results)
+
+
+def _warn_of_truncation(results: Mapping[str, Any]) -> None:
+    for task, cut in results["truncated"].items():
+        items = max((score["n"] for score in results["tasks"][task].values()), default=0)
+        if cut > MUCH_TRUNCATED * items:
+            print(
+                f"warning: task '{task}': {cut} of {items} answers were cut off by max_gen_toks: "
+                "the score depends on it; raise it in the task file, or add a stop string",
+                file=sys.stderr,
+            )
 
 
 def _loaded(model: Path, consent: Consent) -> tuple[Any, Any]:
@@ -104,21 +121,23 @@ def export_command(run: Path, targets: tuple[str, ...], to: str, allow: AllowFla
     if to == "model":
         export_model(candidate.recipe, root, out, consent)
     else:
-        _write_text(out, _text(run, number, to, consent))
+        _write_text(out, _text(run, candidate, number, to, consent))
+    for line in caveats(read_run(run, driven=False), candidate.id):
+        print(f"notice: {line}", file=sys.stderr)
     print(out)
 
 
-def _text(run: Path, number: int | None, to: str, consent: Consent) -> str:
+def _text(run: Path, candidate: Candidate, number: int | None, to: str, consent: Consent) -> str:
     if to == "card":
         if number is not None:
             raise InvalidInput(
                 "export --to card: a card describes the winner; leave out the number"
             )
         return render_card(summarize(run))
-    candidate, root = find_candidate(run, number), model_root(run)
+    root, said = model_root(run), caveats(read_run(run, driven=False), candidate.id)
     if to == "recipe":
-        return recipe_text(candidate, root)
-    return mergekit_text(candidate, root, consent)
+        return with_caveats(recipe_text(candidate, root), said)
+    return with_caveats(mergekit_text(candidate, root, consent), said)
 
 
 def _write_text(out: Path, text: str) -> None:

@@ -110,7 +110,7 @@ def look_ahead(request: PlanRequest) -> Outlook:
     )
     place = _place(run_dir, cluster, built.worker.threads)
     ledger = ledger_bytes(built.plan, expected)
-    notices = (*space_notices(stages, request.space, consent), *built.notices)
+    notices = (*space_notices(file, stages, request.space, consent), *built.notices)
     outlook = Outlook(
         request.space, built, expected, calibration, needs, ledger, place, notices, (), ()
     )

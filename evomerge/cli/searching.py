@@ -18,7 +18,10 @@ from evomerge.cli.overrides import run_overrides
 from evomerge.cli.stopping import Stopping
 from evomerge.errors import InvalidInput, NothingBetter
 from evomerge.export import save_best
+from evomerge.report.evidence import VERIFIED, results, standing
+from evomerge.report.formats import truncated_share
 from evomerge.report.html import render_report
+from evomerge.report.sentences import stamps
 from evomerge.report.summarize import summarize
 from evomerge.report.terminal import results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
@@ -121,7 +124,7 @@ def _built(
         expected = forecast(built.plan, built.workers, None)
         check_disk(run_dir, built.needs.saved, ledger_bytes(built.plan, expected))
     said = (f"notice: {notice}" for notice in built.notices)
-    return built, (*space_notices(stages, request.space, consent), *said)
+    return built, (*space_notices(file, stages, request.space, consent), *said)
 
 
 def _is_finished(run_dir: Path) -> bool:
@@ -245,6 +248,9 @@ def _print_result(run_dir: Path, *, as_json: bool) -> bool | None:
             "winner": None if winner is None else winner.label,
             "fitness": None if winner is None else winner.fitness,
             "better": summary.better,
+            "verified": standing(summary) in VERIFIED,
+            "stamps": stamps(summary),
+            "truncated": {row.label: truncated_share(row) for row in results(summary).rows},
             "verdict": list(verdict_lines(summary)),
             "report": str(run_dir / "report.html"),
         }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.errors import PreflightFailed
+from evomerge.evaluate.evaluated_split import EvaluatedSplit
 from evomerge.evaluate.evaluator import EvaluatorSpec, ItemInfo
 from evomerge.evaluate.items import digest
 from evomerge.evaluate.lm_eval_guest import guest
@@ -22,14 +23,25 @@ class Catalog:
 
     Attributes:
         items: all item ids of each task, ascending.
+        splits: which split of its data each task is evaluated on.
         goals: in the order of the tasks, metrics resolved to "metric,filter".
-        duplicates: per task, the groups of items with the same question and answer. Exact copies
-            stay together in splits; items that differ in other columns may not.
+        infos: what each item asks, per task; none for tasks of lm-eval's own.
     """
 
     items: Mapping[str, tuple[str, ...]]
     goals: tuple[TaskGoal, ...]
-    duplicates: Mapping[str, tuple[tuple[str, ...], ...]]
+    infos: Mapping[str, Mapping[str, ItemInfo]]
+    splits: Mapping[str, EvaluatedSplit]
+
+    @property
+    def duplicates(self) -> Mapping[str, tuple[tuple[str, ...], ...]]:
+        """Per task, the groups of items with the same question and answer."""
+        return {task: _repeated(found) for task, found in self.infos.items()}
+
+    @property
+    def test_splits(self) -> Mapping[str, str]:
+        """The tasks whose items are test data, with what their split is called."""
+        return {task: split.name for task, split in self.splits.items() if split.is_test}
 
 
 def load_catalog(spec: EvaluatorSpec) -> Catalog:
@@ -45,15 +57,16 @@ def load_catalog(spec: EvaluatorSpec) -> Catalog:
         goals = resolve_goals(tasks, spec.seed)
         infos = _infos(tasks)
     items = {loaded.spec.task: tuple(sorted(loaded.items)) for loaded in tasks}
-    return Catalog(items, goals, {task: _repeated(found) for task, found in infos.items()})
+    splits = {loaded.spec.task: loaded.split for loaded in tasks}
+    return Catalog(items, goals, infos, splits)
 
 
-def _infos(tasks: Sequence[LoadedTask]) -> dict[str, list[ItemInfo]]:
-    infos: dict[str, list[ItemInfo]] = {}
+def _infos(tasks: Sequence[LoadedTask]) -> dict[str, dict[str, ItemInfo]]:
+    infos: dict[str, dict[str, ItemInfo]] = {}
     problems: list[str] = []
     for loaded in tasks:
         if loaded.builtin:  # their answers may take any form that their own code understands
-            infos[loaded.spec.task] = []
+            infos[loaded.spec.task] = {}
             continue
         try:
             infos[loaded.spec.task] = _read_items(loaded)
@@ -64,11 +77,11 @@ def _infos(tasks: Sequence[LoadedTask]) -> dict[str, list[ItemInfo]]:
     return infos
 
 
-def _read_items(loaded: LoadedTask) -> list[ItemInfo]:
+def _read_items(loaded: LoadedTask) -> dict[str, ItemInfo]:
     """Render every item once: finds templates that fail on later items, and unanswerable items."""
     task, name = loaded.task, loaded.spec.task
     has_choices = task.config.doc_to_choice is not None
-    infos: list[ItemInfo] = []
+    infos: dict[str, ItemInfo] = {}
     wrong: list[tuple[str, Any]] = []
     for item, doc in zip(loaded.items, loaded.docs, strict=True):
         try:
@@ -76,7 +89,9 @@ def _read_items(loaded: LoadedTask) -> list[ItemInfo]:
             choices = task.doc_to_choice(doc) if has_choices else []
         except Exception as error:  # a template met data that it cannot render
             raise PreflightFailed(f"{explain(name, error)} (item {item})") from error
-        infos.append(ItemInfo(item, digest([question, answer, choices])))
+        told = [question, *choices, *(answer if isinstance(answer, list) else [answer])]
+        text = " ".join(part for part in told if isinstance(part, str))
+        infos[item] = ItemInfo(text, digest([question, answer, choices]))
         label = question if task.multiple_input else answer
         if task.OUTPUT_TYPE == "multiple_choice" and not _answerable(label, choices):
             wrong.append((item, label))
@@ -96,8 +111,8 @@ def _answerable(label: Any, choices: Sequence[str]) -> bool:
     return 0 <= label < len(choices) if isinstance(label, int) else label in choices
 
 
-def _repeated(infos: Sequence[ItemInfo]) -> tuple[tuple[str, ...], ...]:
+def _repeated(infos: Mapping[str, ItemInfo]) -> tuple[tuple[str, ...], ...]:
     groups: dict[str, list[str]] = defaultdict(list)
-    for info in infos:
-        groups[info.text_digest].append(info.item)
+    for item, info in infos.items():
+        groups[info.text_digest].append(item)
     return tuple(sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1))

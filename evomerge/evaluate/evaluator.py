@@ -10,13 +10,18 @@ from evomerge.candidate import ItemSelection
 from evomerge.consent import Allowed
 from evomerge.score import TaskGoal, TaskOutcomes
 
+SPLITS = ("test", "validation", "training")
+"""The splits that a task file can name, in lm-eval's order of preference for evaluation."""
+
 
 @dataclass(frozen=True)
 class TaskSpec:
     """One task of an objective as the user asks for it.
 
     `metric` is lm-eval's name ("acc") or, as lm-eval prints it, metric and filter in one
-    ("exact_match,strict"). `limit` is for whoever splits the items; scoring ignores it.
+    ("exact_match,strict"). `split` is one of `SPLITS`; None is what lm-eval evaluates: the test
+    split if the task has one, else the validation split. `limit` is for whoever splits the items;
+    scoring ignores it.
     """
 
     task: str
@@ -24,6 +29,7 @@ class TaskSpec:
     filter: str | None = None
     weight: float = 1.0
     limit: int | None = None
+    split: str | None = None
 
     @property
     def wanted(self) -> tuple[str, str | None]:
@@ -61,12 +67,12 @@ class EvaluatorSpec:
 
 @dataclass(frozen=True)
 class ItemInfo:
-    """An item's id, which follows from its data, and the digest of its question and answer.
+    """What an item asks, in words, and the digest of its question, choices and answer.
 
     Two items with different ids and one text digest differ only in columns that no prompt shows.
     """
 
-    item: str
+    text: str
     text_digest: str
 
 

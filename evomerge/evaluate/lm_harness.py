@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -87,6 +88,12 @@ class LmHarness:
         by_task = {goal.task: goal for goal in self._goals}
         return tuple(self._outcomes(by_task[name], samples[name]) for name in chosen)
 
+    def _truncated(self, name: str) -> frozenset[int]:
+        """The documents of a task whose answers in the last run were cut off."""
+        asked = self._frozen[name].instances
+        generated = (r for r in asked if r.request_type == "generate_until")
+        return frozenset(r.doc_id for r in generated if self._lm.truncated(r))
+
     def halve_batch(self) -> int | None:
         """See `Evaluator.halve_batch`."""
         size = int(self._lm.batch_size)
@@ -115,8 +122,9 @@ class LmHarness:
         """Every metric of every task over all items.
 
         Returns:
-            {"tasks": {task: {metric: {"value", "stderr", "n"}}}}; the metric is named as in lm-eval
-            without ",none"; stderr is None for an aggregation without values per item.
+            {"tasks": {task: {metric: {"value", "stderr", "n"}}}, "truncated": {task: count}}; the
+            metric is named as in lm-eval without ",none"; stderr is None for an aggregation without
+            values per item; the count is of answers that were cut off.
 
         Raises:
             BuildFailed: the model answers with NaN or Inf.
@@ -126,7 +134,8 @@ class LmHarness:
             name: self._metrics(name, results["results"][name], results["samples"][name])
             for name in self._loaded
         }
-        return {"tasks": tasks}
+        truncated = {name: len(self._truncated(name)) for name in self._loaded}
+        return {"tasks": tasks, "truncated": truncated}
 
     def _run(self, chosen: Mapping[str, Sequence[int]]) -> Any:
         """lm-eval's results for documents at these positions, tasks in the objective's order."""
@@ -157,10 +166,13 @@ class LmHarness:
         return chosen
 
     def _outcomes(self, goal: TaskGoal, samples: Sequence[Mapping[str, Any]]) -> TaskOutcomes:
-        items = self._loaded[goal.task].items
+        items, truncated = self._loaded[goal.task].items, self._truncated(goal.task)
         filter_name = goal.metric.partition(",")[2]
         outcomes = [
-            item_outcome(goal, items[sample["doc_id"]], sample)
+            replace(
+                item_outcome(goal, items[sample["doc_id"]], sample),
+                truncated=sample["doc_id"] in truncated,
+            )
             for sample in samples
             if sample["filter"] == filter_name
         ]

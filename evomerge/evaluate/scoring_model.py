@@ -14,6 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from evomerge.errors import BuildFailed
 from evomerge.evaluate.limits import limited
 from evomerge.evaluate.sandbox import MEMORY_MIB, SECONDS
+from evomerge.evaluate.truncations import Truncations
 
 TokenRequest = tuple[Any, list[int], list[int]]
 """A key, the tokens of the context, and those of the continuation."""
@@ -30,9 +31,11 @@ class ScoringModel(HFLM):  # type: ignore[misc]
     def __init__(self, model: torch.nn.Module, tokenizer: Any, batch_size: int) -> None:
         self._encoded: dict[tuple[str, bool | None, int | None], list[int]] = {}
         self._pairs: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        self._truncations = Truncations()
         super().__init__(
             pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size
         )
+        self.set_cache_hook(self._truncations)
 
     def tok_encode(
         self,
@@ -94,8 +97,36 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         return loss
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """HFLM's, without a progress bar."""
+        """HFLM's, without a progress bar; `truncated` says which of the answers were cut off."""
+        self._truncations.clear()
         return list(super().generate_until(requests, disable_tqdm=True))
+
+    def truncated(self, request: Any) -> bool:
+        """Whether the answer to this request of the last `generate_until` was cut off.
+
+        It has as many tokens as it may, and neither a stop string nor the end of the text is among
+        them. A task that asks for one token gets one: its answers are not counted.
+        """
+        return self._truncations.has(request.args)
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
+    ) -> torch.Tensor:
+        rows: torch.Tensor = super()._model_generate(context, max_length, stop, **settings)
+        room = max_length - context.shape[1]
+        answers = rows[:, context.shape[1] :].tolist()
+        full = room > 1 and rows.shape[1] == max_length
+        self._truncations.generated(full and self._goes_on(tokens, stop) for tokens in answers)
+        return rows
+
+    def _goes_on(self, tokens: list[int], stop: list[str]) -> bool:
+        """Whether nothing among these tokens ends the answer."""
+        configured = self.model.generation_config.eos_token_id
+        ends = configured if isinstance(configured, list) else [configured]
+        if not {*ends, self.eot_token_id}.isdisjoint(tokens):
+            return False
+        text = self.tok_decode(tokens)
+        return not any(text_end in text for text_end in stop)
 
     def _loglikelihood_tokens(
         self,

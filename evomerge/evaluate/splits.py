@@ -10,7 +10,8 @@ from functools import lru_cache
 
 from evomerge.candidate import ItemSelection
 from evomerge.errors import InvalidInput, PreflightFailed
-from evomerge.evaluate.items import content_part
+from evomerge.evaluate.copies import Copies
+from evomerge.evaluate.evaluator import ItemInfo
 from evomerge.seeding import generator
 
 
@@ -55,18 +56,21 @@ def split_items(
     shares: Shares,
     seed: int,
     *,
+    infos: Mapping[str, Mapping[str, ItemInfo]] | None = None,
     limits: Mapping[str, int] | None = None,
 ) -> Splits:
     """Cut each task's items at fixed ranks of a seeded hash of their content.
 
-    The order of the items and the name of the task do not matter, an added item moves at most the
-    neighbours of the two cuts, and copies of one document stay together. Without copies the sizes
-    are the shares rounded to whole items.
+    The order of the items and the name of the task do not matter, and an added item moves at most
+    the neighbours of the two cuts. Copies stay on one side, in all tasks: items of one document,
+    and items with the same question and answer. Without copies the sizes are the shares rounded to
+    whole items; where a task repeats items of one before it, that one decides.
 
     Args:
         items: item ids per task.
         shares: the part of each split.
         seed: the run's seed of splits; another seed is another partition.
+        infos: per task, what items ask, as far as known.
         limits: per task, how many items to use at all: the first ones in the order of the hash.
 
     Raises:
@@ -74,10 +78,12 @@ def split_items(
     """
     parts: dict[str, tuple[tuple[str, ...], ...]] = {}
     problems: list[str] = []
+    copies = Copies(items, infos or {})
+    place: dict[str, int] = {}
     for task, ids in items.items():
-        ranked = sorted(set(ids), key=lambda item: (_rank(item, seed), item))
-        parts[task] = _cut(ranked[: (limits or {}).get(task)], shares)
-        problems += _empty(task, parts[task], shares)
+        ranked = sorted(set(ids), key=lambda item: (_rank(copies.first(item), seed), item))
+        parts[task] = _cut(ranked[: (limits or {}).get(task)], shares, copies, place)
+        problems += _empty(task, parts[task], shares, copies)
     if problems:
         raise PreflightFailed(problems)
     search, selection, holdout = (
@@ -107,27 +113,37 @@ def minibatch(
     return ItemSelection(tuple(chunks))
 
 
-def _rank(item: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}\x1f{content_part(item)}".encode()).hexdigest()
+def _rank(content: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}\x1f{content}".encode()).hexdigest()
 
 
-def _cut(ranked: list[str], shares: Shares) -> tuple[tuple[str, ...], ...]:
-    """The three parts of items in hash order; copies follow the first of them."""
+def _cut(
+    ranked: list[str], shares: Shares, copies: Copies, place: dict[str, int]
+) -> tuple[tuple[str, ...], ...]:
+    """The three parts of items in hash order; copies follow the first of them.
+
+    `place` has the side of every item of earlier tasks, and gets those of this one.
+    """
     count = len(ranked)
     borders = (0, round(shares.search * count), round((shares.search + shares.selection) * count))
     parts: tuple[list[str], ...] = ([], [], [])
-    place: dict[str, int] = {}
     for index, item in enumerate(ranked):
         side = sum(index >= border for border in borders) - 1
-        parts[place.setdefault(content_part(item), side)].append(item)
+        parts[place.setdefault(copies.first(item), side)].append(item)
     return tuple(tuple(sorted(part)) for part in parts)
 
 
-def _empty(task: str, parts: tuple[tuple[str, ...], ...], shares: Shares) -> list[str]:
-    total = sum(len(part) for part in parts)
+def _empty(
+    task: str, parts: tuple[tuple[str, ...], ...], shares: Shares, copies: Copies
+) -> list[str]:
+    items = [item for part in parts for item in part]
+    different = len({copies.first(item) for item in items})
+    held = f"{len(items)} items"
+    if different < len(items):
+        held += f", {different} of them different (copies stay on one side of the splits),"
     wanted = zip(("search", "selection", "holdout"), parts, strict=True)
     return [
-        f"task '{task}': {total} items are too few for splits.{name} = {getattr(shares, name):g}; "
+        f"task '{task}': {held} are too few for splits.{name} = {getattr(shares, name):g}; "
         "add items, raise `limit`, or set the share to 0"
         for name, part in wanted
         if getattr(shares, name) > 0.0 and not part

@@ -12,6 +12,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from lm_eval.tasks import TaskManager
 
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
+from evomerge.evaluate.evaluated_split import EvaluatedSplit, evaluated_split
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.evaluate.items import item_ids
 from evomerge.evaluate.limits import Exhausted
@@ -30,6 +31,7 @@ class LoadedTask:
     task: Any
     docs: tuple[Mapping[str, Any], ...]
     items: tuple[str, ...]
+    split: EvaluatedSplit
     builtin: bool
 
 
@@ -125,6 +127,7 @@ def _guess(name: str, known: list[str]) -> str:
 
 
 def _with_items(spec: TaskSpec, task: Any, num_fewshot: int | None, *, builtin: bool) -> LoadedTask:
+    split = evaluated_split(spec, task)
     _set_fewshot(task, num_fewshot)
     try:
         docs = tuple(task.eval_docs)
@@ -136,7 +139,7 @@ def _with_items(spec: TaskSpec, task: Any, num_fewshot: int | None, *, builtin: 
     leak = _fewshot_leak(task)
     if leak:
         raise PreflightFailed(f"task '{spec.task}': {leak}")
-    return LoadedTask(spec, task, docs, items, builtin)
+    return LoadedTask(spec, task, docs, items, split, builtin)
 
 
 def _set_fewshot(task: Any, num_fewshot: int | None) -> None:

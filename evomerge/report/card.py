@@ -13,7 +13,7 @@ from evomerge.errors import InvalidInput
 from evomerge.report.evidence import result_rows, results, standing
 from evomerge.report.formats import scale_of
 from evomerge.report.page import protocol, task_table
-from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline
+from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline, stamps
 from evomerge.report.summary import RunSummary
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
@@ -38,6 +38,7 @@ def render_card(summary: RunSummary) -> str:
         # The dumper quotes what needs quoting.
         front_matter=Markup(_front_matter(summary)),
         stamp=STAMPS[standing(summary)],
+        stamps=stamps(summary),
         headline=headline(summary),
         sentences=evidence_sentences(summary, scale),
         cautions=cautions(summary, scale),

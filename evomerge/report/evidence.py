@@ -8,6 +8,7 @@ from enum import Enum
 
 from evomerge.report.formats import MISSING, Scale, items_of, p_text
 from evomerge.report.summary import Comparison, ModelRow, RunSummary
+from evomerge.statistics import interval_stderr, visible_difference
 
 KIND_WORDS = {
     "base": "base model",
@@ -16,9 +17,6 @@ KIND_WORDS = {
     "stage": "earlier stage",
 }
 EVOLVED = ("winner", "stage")
-_TWO_SIDED_95 = 1.959964
-_POWER_80 = 1.644854 + 0.841621
-"""One-sided 5 % test with 80 % power: z(0.95) + z(0.80)."""
 
 
 class Standing(Enum):
@@ -148,15 +146,9 @@ def honesty_rows(summary: RunSummary, scale: Scale) -> tuple[HonestyRow, ...]:
 
 
 def smallest_visible_lead(comparison: Comparison) -> float | None:
-    """The true lead that a test with this interval finds in 4 of 5 cases; None when unknown.
-
-    Normal approximation: the 95 % interval is 2 * 1.96 standard errors wide, and a one-sided 5 %
-    test has 80 % power at 1.645 + 0.842 standard errors.
-    """
-    width = comparison.high - comparison.low
-    if not math.isfinite(width) or width <= 0.0:
-        return None
-    return _POWER_80 * width / (2.0 * _TWO_SIDED_95)
+    """The true lead that a test with this interval finds in 4 of 5 cases; None when unknown."""
+    stderr = interval_stderr(comparison.low, comparison.high)
+    return visible_difference(stderr) if math.isfinite(stderr) and stderr > 0.0 else None
 
 
 def _rank(fitness: float) -> float:

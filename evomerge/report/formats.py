@@ -130,6 +130,11 @@ def items_of(row: ModelRow) -> int:
     return sum(score.n for score in row.scores if score.task != COST_TASK)
 
 
+def truncated_share(row: ModelRow) -> float:
+    """The share of the row's items whose answer was cut off."""
+    return row.truncated / items_of(row) if row.truncated else 0.0
+
+
 def short_names(names: Iterable[str], width: int) -> dict[str, str]:
     """Names for narrow places, at most `width` characters: folders go first, then the middle.
 

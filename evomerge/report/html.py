@@ -18,7 +18,7 @@ from evomerge.report.evidence import (
 from evomerge.report.formats import scale_of, short_names, typographic
 from evomerge.report.page import best_minibatch, key_figures, protocol, task_table
 from evomerge.report.plots import comparison_plot, history_plot
-from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline
+from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline, stamps
 from evomerge.report.stacks import layers_plot, route_plot
 from evomerge.report.summary import RunSummary
 
@@ -48,7 +48,7 @@ def render_report(summary: RunSummary) -> str:
         stamp=STAMPS[situation],
         tone=_TONES[situation],
         verified=situation in VERIFIED,
-        unverified=situation is Standing.UNVERIFIED,
+        stamps=stamps(summary),
         headline=headline(summary),
         evidence=" ".join(evidence_sentences(summary, scale)).replace(" %", "\u00a0%"),
         cautions=cautions(summary, scale),

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.candidate import Candidate
+from evomerge.report.claims import caveats
 from evomerge.report.recorded import RecordedRun, finalists, read_run
 
 
-def leading_candidates(run_dir: Path, top: int) -> tuple[tuple[Candidate, str], ...]:
-    """The winner first, then the candidates that did best, each with where its score comes from.
+@dataclass(frozen=True)
+class Leading:
+    """A candidate, its score with where that comes from, and what the score does not prove."""
+
+    candidate: Candidate
+    score: str
+    caveats: tuple[str, ...]
+
+
+def leading_candidates(run_dir: Path, top: int) -> tuple[Leading, ...]:
+    """The winner first, then the candidates that did best.
 
     Candidates that reached the final are ranked by it, others by their distance from the mean of
     their generation, because generations are scored on different items.
@@ -29,7 +40,10 @@ def leading_candidates(run_dir: Path, top: int) -> tuple[tuple[Candidate, str], 
         for n in _best_first(lead)
         if n not in seen
     ]
-    return tuple((run.candidates[number], score) for number, score in found[:top])
+    return tuple(
+        Leading(run.candidates[number], score, caveats(run, number))
+        for number, score in found[:top]
+    )
 
 
 def _best_first(fitness: Mapping[int, float]) -> list[int]:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from evomerge.report.evidence import Standing, best_baseline, is_winner, results, standing
 from evomerge.report.formats import Scale, count, duration, items_of, p_clause, scale_for
-from evomerge.report.sentences import failures, power_sentence, time_sentence
+from evomerge.report.sentences import (
+    failures,
+    power_sentence,
+    time_sentence,
+    truncation_sentence,
+)
 from evomerge.report.summary import ModelRow, RunSummary, Spending
 
 
@@ -58,6 +63,7 @@ def protocol(summary: RunSummary, scale: Scale) -> tuple[tuple[str, str], ...]:
         ("Holdout", _holdout_fact(summary)),
         ("Intervals", "95 %. Leads are paired: both models answered the same items. p: one-sided."),
         ("Resolution", power_sentence(summary, scale)),
+        ("Cut answers", truncation_sentence(summary)),
         ("Worker time", time_sentence(summary.spending)),
         ("Seed", str(summary.seed)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from evomerge.report.claims import UNVERIFIED, tuned_on_test
 from evomerge.report.evidence import (
     Standing,
     best_baseline,
@@ -12,11 +13,16 @@ from evomerge.report.evidence import (
     smallest_visible_lead,
     standing,
 )
-from evomerge.report.formats import Scale, count, duration, items_of, p_clause
+from evomerge.report.formats import (
+    Scale,
+    count,
+    duration,
+    items_of,
+    p_clause,
+    truncated_share,
+)
 from evomerge.report.summary import Comparison, ModelRow, RunSummary, Spending
-
-SMALL_HOLDOUT = 250
-"""Below this many items even a lead of several points is usually invisible."""
+from evomerge.statistics import SMALL_HOLDOUT
 
 STAMPS = {
     Standing.RUNNING: "search in progress",
@@ -37,6 +43,18 @@ _HEADLINES = {
     Standing.UNVERIFIED: "Nobody has checked this result: no items were held back for that.",
 }
 _MANY_FAILURES = 0.1
+MUCH_TRUNCATED = 0.02
+"""Share of cut answers from which on a score depends on the limit of their length."""
+
+
+def stamps(summary: RunSummary) -> tuple[str, ...]:
+    """What must stand on everything that shows this run's result, in capitals."""
+    found: list[str] = []
+    if standing(summary) is Standing.UNVERIFIED:
+        found.append(UNVERIFIED)
+    if summary.test_splits:
+        found.append(tuned_on_test(summary.test_splits))
+    return tuple(found)
 
 
 def headline(summary: RunSummary) -> str:
@@ -93,9 +111,26 @@ def power_sentence(summary: RunSummary, scale: Scale) -> str:
     )
 
 
+def truncation_sentence(summary: RunSummary) -> str:
+    """How many answers of the winner and the others were cut off; empty when none was."""
+    found = results(summary)
+    shares = {row.label: truncated_share(row) for row in found.rows}
+    ours = next((row.label for row in found.rows if is_winner(summary, row)), None)
+    if not any(shares.values()):
+        return ""
+    others = {label: share for label, share in shares.items() if label != ours}
+    most = max(others, key=lambda label: others[label], default=None)
+    parts = [] if ours is None else [f"{_percent(shares[ours])} of the answers of {ours}"]
+    if most is not None:
+        words = "at most " if len(others) > 1 else ""
+        parts.append(f"{words}{_percent(others[most])} of those of the others ({most})")
+    return f"Cut off by max_gen_toks on {found.split} items: {', '.join(parts)}."
+
+
 def cautions(summary: RunSummary, scale: Scale) -> tuple[str, ...]:
     """Everything a reader must know before believing the result; the run's warnings included."""
-    notes = [*_holdout_cautions(summary, scale), *summary.warnings]
+    notes = [*_leak_cautions(summary), *_holdout_cautions(summary, scale)]
+    notes += [*_truncation_cautions(summary), *summary.warnings]
     spent = summary.spending
     if spent.failed > _MANY_FAILURES * max(spent.candidates, 1):
         notes.append(
@@ -120,6 +155,23 @@ def time_sentence(spent: Spending) -> str:
     return f"{duration(total)}: {build} % building merges, {100 - build} % scoring"
 
 
+def _leak_cautions(summary: RunSummary) -> list[str]:
+    notes = []
+    if summary.test_splits:
+        tasks = ", ".join(summary.test_splits)
+        notes.append(
+            f"The recipe was tuned on items of the test split of {tasks}: compare it with no "
+            "published score on that test, and report none."
+        )
+    if summary.near_duplicates:
+        held = dict(summary.split_sizes).get("holdout", 0)
+        notes.append(
+            f"{summary.near_duplicates:,} of {count(held, 'holdout item')} nearly repeat items "
+            "that the recipe was tuned on: scores on them may be too high."
+        )
+    return notes
+
+
 def _holdout_cautions(summary: RunSummary, scale: Scale) -> list[str]:
     situation = standing(summary)
     if situation is Standing.UNVERIFIED:
@@ -128,16 +180,47 @@ def _holdout_cautions(summary: RunSummary, scale: Scale) -> list[str]:
             "selection used, so it is probably too high. Hold items back and run again."
         ]
     if not summary.holdout and dict(summary.split_sizes).get("holdout", 0) == 0:
-        return ["No items are held back: this run will end without a verified result."]
+        return ["No items are held back: this run will end unverified."]
     items = results(summary).items
     small = bool(summary.holdout) and items < SMALL_HOLDOUT
-    power = power_sentence(summary, scale) if small or situation is Standing.UNDECIDED else ""
+    said = []
     if small:
-        advice = (
+        said.append(
             f"The holdout is small ({count(items, 'item')}; {SMALL_HOLDOUT} or more is better)."
         )
-        return [f"{advice} {power}".rstrip()]
-    return [power] if power else []
+    if small or situation is Standing.UNDECIDED:
+        said += [_claim_sentence(summary, scale), power_sentence(summary, scale)]
+    note = " ".join(sentence for sentence in said if sentence)
+    return [note] if note else []
+
+
+def _truncation_cautions(summary: RunSummary) -> list[str]:
+    if all(truncated_share(row) <= MUCH_TRUNCATED for row in results(summary).rows):
+        return []
+    return [
+        f"{truncation_sentence(summary)} The score depends on max_gen_toks: raise it in the task "
+        "file, or add a stop string that ends the answers."
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.1f} %"
+
+
+def _claim_sentence(summary: RunSummary, scale: Scale) -> str:
+    """That the lead on the selection items is less than the holdout can show, if it is."""
+    comparison = _tightest_test(summary, results(summary).rows)
+    visible = None if comparison is None else smallest_visible_lead(comparison)
+    bar = best_baseline(summary.selection)
+    if visible is None or bar is None or bar.comparison is None:
+        return ""
+    claimed = bar.comparison.difference
+    if not 0.0 < claimed < visible:
+        return ""
+    return (
+        f"The lead on the selection items, {scale.lead(claimed)}, is less than the holdout can "
+        "reliably show."
+    )
 
 
 def _tightest_test(summary: RunSummary, rows: tuple[ModelRow, ...]) -> Comparison | None:

@@ -62,6 +62,8 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
         seed=resolved["seed"],
         dimensions=run.search["dimensions"],
         split_sizes=tuple((n, sum(s.values())) for n, s in resolved["splits"].items()),
+        test_splits=tuple(resolved["test_splits"]),
+        near_duplicates=resolved["near_duplicates"],
         minibatch=run.search["minibatch"],
         spending=_spending(run),
         history=_history(run),
@@ -107,6 +109,7 @@ def _row(
         high=interval.high,
         scores=run.objective.scores(ours),
         comparison=comparison,
+        truncated=sum(task.truncated for task in ours),
     )
 
 

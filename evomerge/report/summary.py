@@ -22,7 +22,8 @@ class ModelRow:
     """One model on one split: fitness with its 95 % interval and the task metrics.
 
     `kind` is "base", "parent", "baseline", "stage" (what an earlier stage found) or "winner";
-    `comparison` is None for the model handed over itself.
+    `comparison` is None for the model handed over itself; `truncated` answers were cut off by
+    the limit on their length.
     """
 
     candidate: int
@@ -33,6 +34,7 @@ class ModelRow:
     high: float
     scores: tuple[TaskScore, ...]
     comparison: Comparison | None = None
+    truncated: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,10 @@ class RunSummary:
     seed: int
     dimensions: int
     split_sizes: tuple[tuple[str, int], ...]
+    test_splits: tuple[str, ...]
+    """The tasks whose items, in all three parts, are those of a test split."""
+    near_duplicates: int
+    """Holdout items that nearly repeat items of the other two parts."""
     minibatch: int
     spending: Spending
     history: tuple[GenerationPoint, ...]

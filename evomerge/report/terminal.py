@@ -10,11 +10,9 @@ from rich.text import Text
 
 from evomerge.report.evidence import (
     ResultRow,
-    Standing,
     best_baseline,
     result_rows,
     results,
-    standing,
 )
 from evomerge.report.formats import count, duration, scale_of
 from evomerge.report.sentences import (
@@ -22,13 +20,15 @@ from evomerge.report.sentences import (
     evidence_sentences,
     failures,
     headline,
+    stamps,
     time_sentence,
+    truncation_sentence,
 )
 from evomerge.report.summary import RunSummary, Spending
 
 _TITLES = {
     "holdout": "Holdout: {items} that neither the search nor the selection used",
-    "selection": "Selection: {items} used to choose the winner; not held back",
+    "selection": "Selection: {items} used to choose the winner; unverified",
     "search": "Baselines before the search, on {items} of the search split",
 }
 
@@ -68,8 +68,8 @@ def results_table(summary: RunSummary) -> Table:
 def verdict_lines(summary: RunSummary) -> tuple[str, ...]:
     """The verdict in plain sentences: outcome, evidence, then what to be careful about."""
     scale = scale_of(summary)
-    stamp = "UNVERIFIED. " if standing(summary) is Standing.UNVERIFIED else ""
-    said = [stamp + headline(summary), *evidence_sentences(summary, scale), summary.verdict]
+    stamped = " ".join([*(f"{stamp}." for stamp in stamps(summary)), headline(summary)])
+    said = [stamped, *evidence_sentences(summary, scale), summary.verdict]
     said += [f"Careful: {note}" for note in cautions(summary, scale)]
     return tuple(dict.fromkeys(line for line in said if line))
 
@@ -90,6 +90,7 @@ def status_lines(summary: RunSummary) -> tuple[str, ...]:
         ("workers", time_sentence(spent)),
         ("bar", _bar(summary)),
         ("latest", _latest(summary)),
+        ("answers", truncation_sentence(summary)),
         ("left", _left(summary)),
     )
     return tuple(f"{name:<11}{text}" for name, text in named if text)

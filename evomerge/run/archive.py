@@ -7,7 +7,7 @@ from collections.abc import Callable
 from evomerge.candidate import SEARCH, Candidate
 
 TOP_BASELINES = 3
-TOP_CANDIDATES = 5
+TOP_CANDIDATES = 2
 
 
 class Archive:

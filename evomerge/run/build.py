@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from evomerge.run.benches import Probe
 from evomerge.run.config import ObjectiveConfig, SpaceFile
 from evomerge.run.directory import CONSENT, StoredStage
 from evomerge.run.footprint import LIBRARY_BYTES, Footprint, default_workers, footprint
+from evomerge.run.item_rules import check_test_splits, item_facts
 from evomerge.run.machine import cores, memory
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.resolved import resolved_run
@@ -34,7 +34,6 @@ from evomerge.weights.pool import ParentPool
 from evomerge.weights.saved import check_loadable
 from evomerge.weights.stack_plan import check_models
 
-SMALL_HOLDOUT = 250
 _PROBED = 20
 """Prompts per task whose likelihood tells broken stacks from others."""
 _MERGES = 200
@@ -91,6 +90,7 @@ def build_run(
         check_loadable(merges[0].decode(merges[0].start), parents)
     evaluator = evaluator_spec(file.objective, root, consent)
     catalog = load_catalog(evaluator)
+    check_test_splits(file.objective, catalog)
     splits = _splits(file, catalog)
     needs = footprint(stages, parents)
     if workers is None and room is not None:
@@ -111,11 +111,13 @@ def build_run(
         None if file.objective.cost is None else file.objective.cost.measure,
         consent,
     )
+    facts = item_facts(catalog, splits, plan.objective)
     resolved = resolved_run(file, path, plan, stages, catalog, parents)
+    resolved["near_duplicates"] = facts.near_duplicates
     if consent != NOTHING:
         resolved[CONSENT] = consent.record()
     vocabularies = [_vocabulary_notices(space.decode(space.start), parents) for space in merges]
-    notices = (*(line for lines in vocabularies for line in lines), *_notices(splits, catalog))
+    notices = (*(line for lines in vocabularies for line in lines), *facts.notices)
     return BuiltRun(plan, worker, count, resolved, notices, needs)
 
 
@@ -186,7 +188,7 @@ def evaluator_spec(
         raise InvalidInput(f"objective.tasks: '{min(repeated)}' appears twice; keep one entry")
     return EvaluatorSpec(
         tasks=tuple(
-            TaskSpec(task.task, task.metric, weight=task.weight, limit=task.limit)
+            TaskSpec(task.task, task.metric, weight=task.weight, limit=task.limit, split=task.split)
             for task in objective.tasks
         ),
         include=tuple(str((root / name).resolve()) for name in objective.include),
@@ -204,6 +206,7 @@ def _splits(file: SpaceFile, catalog: Catalog) -> Splits:
         catalog.items,
         Shares(shares.search, shares.selection, shares.holdout),
         file.seed,
+        infos=catalog.infos,
         limits=limits,
     )
 
@@ -238,21 +241,3 @@ def _vocabulary_notices(start: Recipe, parents: ParentPool) -> tuple[str, ...]:
         f"{', '.join(models)}: scored with the vocabulary of the merge ({alignment.rows} rows), "
         "also as baseline; scores with the own tokenizer may differ",
     )
-
-
-def _notices(splits: Splits, catalog: Catalog) -> tuple[str, ...]:
-    found: list[str] = []
-    holdout = splits.holdout.count
-    if 0 < holdout < SMALL_HOLDOUT:
-        visible = 100 * 1.64 * math.sqrt(0.1 / holdout)
-        found.append(
-            f"the holdout has {holdout} items: it cannot show differences below about "
-            f"{visible:.0f} points (with one item in ten changing); use {SMALL_HOLDOUT} or more"
-        )
-    copies = {task: len(groups) for task, groups in catalog.duplicates.items() if groups}
-    found += [
-        f"task '{task}': {count} questions with the same answer appear more than once; copies that "
-        "differ in other columns may fall on both sides of the splits"
-        for task, count in copies.items()
-    ]
-    return tuple(found)

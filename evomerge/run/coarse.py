@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from evomerge.candidate import Genotype
-from evomerge.search.coarse_to_fine import Blocks, CoarseToFine
+from evomerge.genes import Axis
+from evomerge.search.coarse_to_fine import Blocks, CoarseToFine, Make
 from evomerge.search.strategy import Strategy
 from evomerge.space import SearchSpace
 
@@ -26,14 +27,14 @@ def coarse_blocks(space: SearchSpace) -> Blocks | None:
 
 
 def coarse_to_fine(
-    blocks: Blocks, make: Callable[[Genotype], Strategy], population: int
+    blocks: Blocks, axes: Sequence[Axis], make: Make, population: int
 ) -> Callable[[Genotype, int], Strategy]:
     """Makes the strategy from where it starts and how many candidates to expect."""
 
     def begin(start: Genotype, expected: int) -> Strategy:
         generations = min(round(SHARE * expected / population), MOST_GENERATIONS)
         if generations == 0:
-            return make(start)
-        return CoarseToFine(start, blocks, make, generations=generations)
+            return make(start, axes)
+        return CoarseToFine(start, blocks, axes, make, generations=generations)
 
     return begin

@@ -47,6 +47,11 @@ class TaskConfig(_Strict):
     metric: str
     weight: float = Field(1.0, ge=0.0, description="share of this task in the fitness")
     limit: int | None = Field(None, gt=0, description="use at most this many items")
+    split: Literal["test", "validation", "training"] | None = Field(
+        None,
+        description="which of the task's splits gives the items; by default its test split if it "
+        "has one, which a search may not use unless allow_test_split is true, else validation",
+    )
 
 
 class SplitsConfig(_Strict):
@@ -71,6 +76,9 @@ class ObjectiveConfig(_Strict):
     include: list[str] = Field(
         default_factory=list, description="folders with task files, relative to this file"
     )
+    allow_test_split: bool = Field(
+        False, description="tune on test data; every result is stamped with it"
+    )
     splits: SplitsConfig = SplitsConfig()  # type: ignore[call-arg]
     batch_size: int = Field(32, gt=0)
     num_fewshot: int | None = Field(None, ge=0)
@@ -82,8 +90,9 @@ class ObjectiveConfig(_Strict):
 class StrategyConfig(_Strict):
     """How to search."""
 
-    algorithm: Literal["cma_es", "ga", "stack_ga"] | None = Field(
-        None, description="cma_es unless the space is one of stacks, then stack_ga"
+    algorithm: Literal["cma_es", "ga", "tpe", "gp", "nsga2", "random", "stack_ga"] | None = Field(
+        None,
+        description="cma_es; ga where a choice has three values or more; stack_ga for stacks",
     )
     sigma: float = Field(1.0 / 6.0, gt=0.0, le=0.5, description="first step, share of the range")
     coarse_to_fine: bool = Field(
@@ -96,8 +105,10 @@ class StrategyConfig(_Strict):
         "they arrive, so that nobody waits; default: ordered while that keeps all workers busy",
     )
     ahead: int | None = Field(None, ge=0, description="candidates asked beyond those needed")
-    minibatch: Annotated[int, Field(gt=0)] | Literal["all"] = Field(
-        64, description="items of each task that a generation is scored on"
+    minibatch: Annotated[int, Field(gt=0)] | Literal["all", "auto"] = Field(
+        "auto",
+        description="items of each task that a generation is scored on; auto: 64 where candidates "
+        "are limited, else 20, or up to 100 where merges take longer than that many items",
     )
     items: Literal["fresh", "fixed"] = Field(
         "fresh", description="others in every generation, or the same throughout"
@@ -111,7 +122,7 @@ class StrategyConfig(_Strict):
         "taken at its word",
     )
     final_share: float = Field(
-        0.25, gt=0.0, lt=1.0, description="of the budget that is kept for the final, at most"
+        0.15, gt=0.0, lt=1.0, description="of the budget that is kept for the final, at most"
     )
     margin: float = Field(
         0.5, gt=0.0, description="nats per prompt token above the donor's that reject a stack"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import ItemSelection
 from evomerge.evaluate.splits import minibatch
-from evomerge.run.plan import Batches
+from evomerge.run.plan import MOST_BY_COST, Batches
 from evomerge.score import Objective, TaskOutcomes, contributions
 
 WINDOW = 5
@@ -42,18 +42,24 @@ class GenerationItems:
         *,
         recorded: Callable[[int], int | None],
         record: Callable[[int, int], None],
+        merge_cost: Callable[[], float],
     ) -> None:
-        """`recorded` and `record` know the size of a generation on record."""
+        """`recorded` and `record` know the size of a generation on record.
+
+        `merge_cost` says how many items take as long as building a merge, once that is known.
+        """
         self._items = items
         self._batches = batches
         self._seed = seed
         self._recorded = recorded
         self._record = record
+        self._merge_cost = merge_cost
         self._told: deque[tuple[int, Callable[[], float | None]]] = deque(maxlen=WINDOW)
         self._sizes: dict[int, int] = {}
         self._drawn: tuple[int, int, ItemSelection] | None = None
         self._most = max((len(ids) for _, ids in items.tasks), default=0)
         self._size = batches.first(items)
+        self._most_by_cost = max(self._size, min(MOST_BY_COST, self._most))
 
     @property
     def first(self) -> int:
@@ -75,7 +81,7 @@ class GenerationItems:
             self._told.append((generation, agreement))
 
     def _size_of(self, generation: int) -> int:
-        if not self._batches.growing:
+        if not (self._batches.growing or self._batches.by_cost):
             return self._size
         if generation not in self._sizes:
             known = self._recorded(generation)
@@ -87,6 +93,10 @@ class GenerationItems:
 
     def _decided(self) -> int:
         """The size from now on."""
+        if self._batches.by_cost and not self._sizes:
+            return min(max(self._size, math.ceil(self._merge_cost())), self._most_by_cost)
+        if not self._batches.growing:
+            return self._size
         of_this_size = all(self._sizes[told] == self._size for told, _ in self._told)
         if len(self._told) < WINDOW or not of_this_size or self._size == self._most:
             return self._size

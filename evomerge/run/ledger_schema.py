@@ -10,7 +10,7 @@ from typing import Any
 
 from evomerge.errors import InvalidInput
 
-FORMAT = 2
+FORMAT = 3
 """Version of the schema and of the JSON inside it."""
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {

@@ -14,6 +14,9 @@ from evomerge.run.core import Schedule
 from evomerge.score import Objective
 from evomerge.search.strategy import Strategy
 
+MOST_BY_COST = 100
+"""Items of each task beyond which the ranking of a generation gains little."""
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -23,11 +26,14 @@ class Batches:
         items: of each task; None is all of them.
         fresh: others in each generation; else the same throughout.
         growing: more when two halves of them no longer rank the candidates alike.
+        by_cost: at least as many as a merge costs, up to `MOST_BY_COST`: few items are no saving
+            where building the model takes longer than asking it.
     """
 
     items: int | None
     fresh: bool = True
     growing: bool = False
+    by_cost: bool = False
 
     def first(self, search_items: ItemSelection) -> int:
         """Items of each task in the first generation; a smaller task gives all it has."""
@@ -44,7 +50,7 @@ class FinalPlan:
         estimates: whether what the strategy holds for the optimum takes part.
     """
 
-    share: float = 0.25
+    share: float = 0.15
     estimates: bool = True
 
 

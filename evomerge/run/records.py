@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -149,7 +149,7 @@ def evaluation_row(evaluation: Evaluation) -> tuple[Row, str | None]:
     if isinstance(outcome, Scored):
         results = as_json([_task_json(result) for result in outcome.results])
         remarks = as_json([printable(remark) for remark in outcome.remarks])
-        sums = [[t.task, t.value, t.weight, t.items] for t in totals(outcome.results)]
+        sums = [[*astuple(task)] for task in totals(outcome.results)]
         seconds = (float(outcome.build_seconds), float(outcome.score_seconds))
         told: Row = ("scored", as_json(sums), None, None, *seconds)
     else:
@@ -223,9 +223,12 @@ def _task_json(result: TaskOutcomes) -> dict[str, Any]:
         "items": list(result.items()),
         "values": [float(outcome.value) for outcome in result.outcomes],
         "weights": [float(outcome.weight) for outcome in result.outcomes],
+        "truncated": [place for place, o in enumerate(result.outcomes) if o.truncated],
     }
 
 
 def _task_of(entry: Mapping[str, Any]) -> TaskOutcomes:
     columns = zip(entry["items"], entry["values"], entry["weights"], strict=True)
-    return TaskOutcomes(entry["task"], tuple(ItemOutcome(*column) for column in columns))
+    cut = frozenset(entry["truncated"])
+    outcomes = (ItemOutcome(*column, place in cut) for place, column in enumerate(columns))
+    return TaskOutcomes(entry["task"], tuple(outcomes))

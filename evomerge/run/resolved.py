@@ -35,6 +35,7 @@ def resolved_run(
     ]
     plain["parents"] = {model: parents.fingerprint(model) for model in parents.models}
     plain["items"] = {task: _digest(ids) for task, ids in catalog.items.items()}
+    plain["test_splits"] = dict(catalog.test_splits)
     plain["goals"] = [
         {
             "task": goal.task,

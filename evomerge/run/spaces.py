@@ -16,6 +16,7 @@ from evomerge.model_reference import ModelReference, in_text_form
 from evomerge.recipe import Scalar
 from evomerge.run.config import SpaceFile, StageConfig
 from evomerge.run.stack_stage import stack_space
+from evomerge.search.claims import strategy_problem, usual_notice
 from evomerge.signatures import SIGNATURES
 from evomerge.space import Place, SearchSpace
 from evomerge.space_file import read_space
@@ -65,7 +66,8 @@ def checked_stages(file: SpaceFile, path: Path, consent: Consent = NOTHING) -> t
     groups are checked among themselves only; spaces of stacks need their parents.
 
     Raises:
-        InvalidInput: every problem of a space or of the recipes at its start and corners.
+        InvalidInput: every problem of a space or of the recipes at its start and corners, or a
+            strategy that cannot search it.
         PreflightFailed: the recipes do not fit the parents, or lm-eval cannot score them.
     """
     stages: list[Stage] = []
@@ -76,7 +78,16 @@ def checked_stages(file: SpaceFile, path: Path, consent: Consent = NOTHING) -> t
         else:
             space = _checked_merges(config.space, where, path.resolve().parent, consent)
             stages.append(Stage(config, space, None, {}))
+    _check_strategies(file, stages, path)
     return tuple(stages)
+
+
+def _check_strategies(file: SpaceFile, stages: Sequence[Stage], path: Path) -> None:
+    named = [(stage, file.strategy_of(stage.config).algorithm) for stage in stages]
+    found = [strategy_problem(name, stage.space) for stage, name in named if name is not None]
+    problems = [f"{path}: {line}" for line in found if line is not None]
+    if problems:
+        raise InvalidInput(tuple(dict.fromkeys(problems)))
 
 
 def _checked_stacks(
@@ -144,10 +155,16 @@ def _checked_merges(mapping: Any, where: str, root: Path, consent: Consent) -> S
     return space
 
 
-def space_notices(stages: Sequence[Stage], path: Path, consent: Consent = NOTHING) -> list[str]:
-    """What a person may not expect of the spaces' recipes: lines to print as they are."""
+def space_notices(
+    file: SpaceFile, stages: Sequence[Stage], path: Path, consent: Consent = NOTHING
+) -> list[str]:
+    """What a person may not expect of searches and their recipes: lines to print as they are."""
     found: list[str] = []
-    for space in (stage.space for stage in stages):
+    for stage in stages:
+        space = stage.space
+        if file.strategy_of(stage.config).algorithm is None:
+            unusual = usual_notice(space)
+            found += [] if unusual is None else [f"notice: {unusual}"]
         if isinstance(space, SearchSpace):
             pool = _local_parents(space, path.resolve().parent, consent)
             start = space.decode(space.start)

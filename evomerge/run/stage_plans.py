@@ -6,18 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evomerge.candidate import Genotype, ItemSelection
-from evomerge.errors import InvalidInput
+from evomerge.genes import CONTINUOUS, Axis
 from evomerge.run.baselines import Baseline, baselines, starting_points
 from evomerge.run.coarse import coarse_blocks, coarse_to_fine
-from evomerge.run.config import SpaceFile, StrategyConfig
+from evomerge.run.config import BudgetConfig, SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
 from evomerge.run.plan import Batches, FinalPlan, StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stack_stage import stack_baselines
+from evomerge.search.claims import usual_strategy
 from evomerge.search.cma_es import CmaEs, default_population
 from evomerge.search.first_paths import first_paths
 from evomerge.search.ga import Ga
+from evomerge.search.random import Random
 from evomerge.search.stack_ga import StackGa
 from evomerge.search.strategy import Strategy
 from evomerge.seeding import derive
@@ -25,6 +27,8 @@ from evomerge.space import SearchSpace
 from evomerge.stack_space import StackSpace, paper_start
 
 _GA_POPULATION = 16
+_ITEMS, _FEW_ITEMS = 64, 20
+"""Of each task: where only candidates are limited, and where items are (experiments/search)."""
 _FEWEST = 4
 
 
@@ -39,13 +43,15 @@ def stage_plan(
         stored: what the run to continue was created with; None for a new run.
         workers: how many there are; a new run has no smaller population, and its schedule keeps
             them busy.
-
-    Raises:
-        InvalidInput: the algorithm cannot search this space.
     """
     config, space = file.strategy_of(stage.config), stage.space
-    algorithm = config.algorithm or _usual(space)
-    usual = default_population(space.dimension) if algorithm == "cma_es" else _GA_POPULATION
+    algorithm = config.algorithm or usual_strategy(space)
+    batches = _batches(config, file.budget)
+    usual = _GA_POPULATION
+    if algorithm == "cma_es":
+        # few items each: more candidates make up for the luck of single ones
+        times = 2 if batches.items is not None and batches.items <= _FEW_ITEMS else 1
+        usual = times * default_population(space.dimension)
     given = stored.population if stored else max(usual, workers, _FEWEST)
     size = config.population or given
     seed = derive(file.seed, stage.config.name) if stage.config.name else file.seed
@@ -73,11 +79,7 @@ def stage_plan(
         starting_points=points,
         population=size,
         schedule=_schedule(config, stored, size, workers),
-        batches=Batches(
-            None if config.minibatch == "all" else config.minibatch,
-            fresh=config.items == "fresh",
-            growing=config.grow,
-        ),
+        batches=batches,
         final=FinalPlan(config.final_share) if config.final == "paired" else None,
         share=stage.config.share,
     )
@@ -114,8 +116,15 @@ def _schedule(
     return Schedule(ordered, ahead if config.ahead is None else config.ahead)
 
 
-def _usual(space: SearchSpace | StackSpace) -> str:
-    return "stack_ga" if isinstance(space, StackSpace) else "cma_es"
+def _batches(config: StrategyConfig, budget: BudgetConfig) -> Batches:
+    fresh, growing = config.items == "fresh", config.grow
+    if isinstance(config.minibatch, int):
+        return Batches(config.minibatch, fresh, growing)
+    if config.minibatch == "all":
+        return Batches(None, fresh, growing)
+    if budget.candidates is not None:
+        return Batches(_ITEMS, fresh, growing)
+    return Batches(_FEW_ITEMS, fresh, growing, by_cost=budget.time is not None)
 
 
 def _strategy(
@@ -127,26 +136,37 @@ def _strategy(
 ) -> Callable[[Genotype, int], Strategy]:
     """Makes the strategy from the genotype to start from and how many candidates to expect."""
     if algorithm == "stack_ga":
-        if not isinstance(space, StackSpace):
-            raise InvalidInput(
-                "strategy.algorithm: stack_ga searches stacks only; use cma_es or ga"
-            )
+        assert isinstance(space, StackSpace), "checked with the space"
         return lambda _start, _count: StackGa(
             space, first_paths(space), seed=seed, population=population
         )
+    if algorithm == "cma_es":
+        return _cma_es(space, config, seed, population)
+    axes = space.axes
     if algorithm == "ga":
-        bits = space.bits if isinstance(space, StackSpace) else range(0)
-        return lambda start, _count: Ga(start, bits=bits, seed=seed, population=population)
+        return lambda start, _: Ga(start, axes=axes, seed=seed, population=population)
+    if algorithm == "random":
+        return lambda start, _: Random(start, axes=axes, seed=seed, population=population)
+    # optuna takes a second to import
+    from evomerge.search.optuna_sampler import OptunaSampler  # noqa: PLC0415
+
+    return lambda start, _: OptunaSampler(
+        algorithm, start, axes=axes, seed=seed, population=population
+    )
+
+
+def _cma_es(
+    space: SearchSpace | StackSpace, config: StrategyConfig, seed: int, population: int
+) -> Callable[[Genotype, int], Strategy]:
+    """Stacks in the paper's encoding: how far a position is from its threshold counts, too."""
+
+    def make(start: Genotype, axes: Sequence[Axis]) -> Strategy:
+        return CmaEs(start, axes=axes, seed=seed, population=population, sigma=config.sigma)
+
     if isinstance(space, StackSpace):
         start = paper_start(space, config.sigma)
-        return lambda _start, _count: CmaEs(
-            start, seed=seed, population=population, sigma=config.sigma
-        )
-
-    def cma_es(start: Genotype) -> Strategy:
-        return CmaEs(start, seed=seed, population=population, sigma=config.sigma)
-
+        return lambda _start, _count: make(start, [CONTINUOUS] * space.dimension)
     blocks = coarse_blocks(space) if config.coarse_to_fine else None
     if blocks is None:
-        return lambda start, _count: cma_es(start)
-    return coarse_to_fine(blocks, cma_es, population)
+        return lambda start, _: make(start, space.axes)
+    return coarse_to_fine(blocks, space.axes, make, population)

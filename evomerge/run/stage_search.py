@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection
 from evomerge.errors import TooManyFailures
@@ -74,6 +75,7 @@ class StageSearch:
             derive(run.seed, "search"),
             recorded=lambda generation: ledger.meta(self._size_key(generation)),
             record=lambda generation, size: ledger.set_meta(self._size_key(generation), size),
+            merge_cost=self._merge_cost,
         )
         self._kept = kept_items(run, stage.final, allotment)
         self._first = counter.candidate
@@ -221,6 +223,16 @@ class StageSearch:
         if known:
             mean = sum(known) / len(known)
             yield GenerationDone(generation, max(known), mean, evaluated.items_spent)
+
+    def _merge_cost(self) -> float:
+        """How many items of each task take as long as building a merge, by the baselines.
+
+        The middle of them: the first merges also learn about the parents.
+        """
+        tasks = len(self._run.search_items.tasks)
+        found = (self._ledger.tally((c.id, "baseline")) for c in self._archive.ranked("baseline"))
+        costs = [t.build_seconds * t.items / max(t.score_seconds, 1e-9) for t in found if t]
+        return median(costs) / tasks if costs else 0.0
 
     def _agreement(self, ids: Sequence[int]) -> float | None:
         """How alike two halves of their items rank those of the told that share items."""

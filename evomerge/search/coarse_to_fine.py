@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.candidate import Genotype, Scores
+from evomerge.genes import Axis
 from evomerge.search.generations import ESTIMATES
 from evomerge.search.strategy import Strategy
 
@@ -34,11 +35,19 @@ class Blocks:
         sums = np.bincount(self.of, weights=genotype) / np.bincount(self.of)
         return tuple(float(value) for value in sums)
 
+    def axes(self, axes: Sequence[Axis]) -> tuple[Axis, ...]:
+        """What the position of each block stands for: what that of its first gene does."""
+        return tuple(axes[self.of.index(block)] for block in range(self.count))
+
     def spread(self, positions: Genotype, around: Genotype) -> Genotype:
         """`around` with each block moved, as far as it can, so that its mean is at its position."""
         moves: NDArray[np.float64] = np.asarray(positions) - np.asarray(self.means(around))
         moved = np.clip(np.asarray(around) + moves[list(self.of)], 0.0, 1.0)
         return tuple(float(value) for value in moved)
+
+
+Make = Callable[[Genotype, Sequence[Axis]], Strategy]
+"""Begins a search at a genotype whose numbers stand for what the axes say."""
 
 
 class CoarseToFine:
@@ -48,15 +57,17 @@ class CoarseToFine:
         self,
         start: Genotype,
         blocks: Blocks,
-        make: Callable[[Genotype], Strategy],
+        axes: Sequence[Axis],
+        make: Make,
         *,
         generations: int,
     ) -> None:
-        """`make` begins a search at a genotype; the coarse one lasts `generations`."""
+        """Begin at `start`; the coarse search lasts `generations`."""
         self._start = start
         self._blocks = blocks
+        self._axes = axes
         self._make = make
-        self._coarse = make(blocks.means(start))
+        self._coarse = make(blocks.means(start), blocks.axes(axes))
         self._fine: Strategy | None = None
         self._left = generations * self._coarse.population
         self._asked: dict[Genotype, Genotype] = {}
@@ -97,5 +108,5 @@ class CoarseToFine:
         if self._fine is None:
             best = self._coarse.estimates
             start = self._blocks.spread(best[-1], self._start) if best else self._start
-            self._fine = self._make(start)
+            self._fine = self._make(start, self._axes)
         return self._fine

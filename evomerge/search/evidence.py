@@ -103,7 +103,3 @@ class Evidence:
     def evaluations(self, one: Genotype) -> int:
         """In how many generations an individual was scored."""
         return len(self._records[one].values)
-
-    def proven(self, most: int) -> tuple[Genotype, ...]:
-        """Up to `most`, best first: those scored more than once, then the others."""
-        return tuple(sorted(self._ranked, key=lambda one: self.evaluations(one) == 1)[:most])

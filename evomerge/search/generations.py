@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from evomerge.candidate import Genotype
-from evomerge.search.evidence import Evidence
+from evomerge.candidate import Genotype, Scores
+from evomerge.search.standing import Standing
 
 ESTIMATES = 4
 """Genotypes, at most, that a strategy holds for the optimum."""
@@ -33,7 +33,7 @@ class Generations:
         assert self._first, "a genetic search begins somewhere"
         self._waiting = list(self._first)
         self._proposed: set[Genotype] = set()
-        self._evidence = Evidence()
+        self.standing = Standing()
         self._asked = 0
         self._again = 0
         self.population = population
@@ -41,12 +41,12 @@ class Generations:
     @property
     def parents(self) -> tuple[Genotype, ...]:
         """The best half a generation of all individuals; what the search began with, before."""
-        return self._evidence.ranked()[: max(self.population // 2, 2)] or self._first
+        return self.standing.ranked()[: max(self.population // 2, 2)] or self._first
 
     @property
     def estimates(self) -> tuple[Genotype, ...]:
         """The best with repeated evaluations, then others."""
-        return self._evidence.proven(ESTIMATES)
+        return self.standing.proven(ESTIMATES)
 
     def tournament(self, rng: np.random.Generator) -> Genotype:
         """The better of two random parents."""
@@ -59,7 +59,7 @@ class Generations:
         self._asked += 1
         if place == 0:
             self._again = 0
-        if place >= self.population - elites(self.population) and self._evidence.ranked():
+        if place >= self.population - elites(self.population) and self.standing.ranked():
             return self._next_elite()
         if self._waiting:
             found: Genotype | None = self._waiting.pop(0)
@@ -73,10 +73,10 @@ class Generations:
 
     def _next_elite(self) -> Genotype:
         """The best that this generation has not asked again; of the first when none is known."""
-        known = self._evidence.ranked() or self._first
+        known = self.standing.ranked() or self._first
         self._again += 1
         return known[(self._again - 1) % len(known)]
 
-    def tell(self, genotypes: Sequence[Genotype], fitness: Sequence[float | None]) -> None:
+    def tell(self, genotypes: Sequence[Genotype], scores: Sequence[Scores | None]) -> None:
         """Learn from one generation."""
-        self._evidence.add(genotypes, fitness)
+        self.standing.add(genotypes, scores)

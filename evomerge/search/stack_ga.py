@@ -13,7 +13,6 @@ import numpy as np
 from evomerge.candidate import Genotype, Scores
 from evomerge.search.generations import Generations
 from evomerge.search.stack_edits import EDITS, crossover
-from evomerge.search.strategy import only
 from evomerge.seeding import generator
 from evomerge.stack import Path
 from evomerge.stack_space import StackSpace
@@ -47,7 +46,7 @@ class StackGa:
 
     def tell(self, genotypes: Sequence[Genotype], scores: Sequence[Scores | None]) -> None:
         """Learn from one generation."""
-        self._generations.tell(genotypes, only(scores))
+        self._generations.tell(genotypes, scores)
 
     @property
     def estimates(self) -> tuple[Genotype, ...]:

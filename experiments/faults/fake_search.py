@@ -119,7 +119,9 @@ def plan(
         space=space,
         baselines=baselines(space),
         algorithm="cma_es",
-        strategy=lambda start, _: CmaEs(start, seed=3, population=population, sigma=1 / 6),
+        strategy=lambda start, _: CmaEs(
+            start, axes=space.axes, seed=3, population=population, sigma=1 / 6
+        ),
         starting_points=lambda best: starting_points(space, best),
         population=population,
         schedule=schedule,

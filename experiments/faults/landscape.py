@@ -115,7 +115,9 @@ def plan(*, candidates: int, population: int, schedule: Schedule, seed: int) -> 
         space=space,
         baselines=baselines(space),
         algorithm="cma_es",
-        strategy=lambda start, _: CmaEs(start, seed=seed, population=population, sigma=1 / 6),
+        strategy=lambda start, _: CmaEs(
+            start, axes=space.axes, seed=seed, population=population, sigma=1 / 6
+        ),
         starting_points=lambda best: starting_points(space, best),
         population=population,
         schedule=schedule,

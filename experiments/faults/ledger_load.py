@@ -78,6 +78,8 @@ def specification(run: Path, candidates: int) -> None:
         "parents": {"base": "0", "a": "1", "b": "2"},
         "budget": {"candidates": candidates, "items": None, "time": None},
         "splits": {n: {t: len(ids) for t, ids in s.tasks} for n, s in sizes.items()},
+        "test_splits": {},
+        "near_duplicates": 0,
         "versions": {},
         "goals": [
             {

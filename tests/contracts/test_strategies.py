@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from evomerge.candidate import Genotype
+from evomerge.genes import CONTINUOUS, Axis
 from evomerge.search.cma_es import CmaEs
 from evomerge.search.coarse_to_fine import Blocks, CoarseToFine
 from evomerge.search.first_paths import first_paths
@@ -49,23 +50,28 @@ def to_the_target(genotype: Genotype) -> float:
 
 
 START = (0.2, 0.8, 0.5, 0.5)
+AXES = (CONTINUOUS,) * 4
+BITS = (CONTINUOUS,) * 2 + (Axis(2, ordered=False),) * 6
 STACKS = StackSpace(Slots((("a", 8), ("b", 8)), 2), "a", 4, 12)
 TARGET = (Segment("a", 0, 3), Segment("b", 3, 5), Segment("a", 4, 8, 1.1))
 STRATEGIES: dict[str, Case] = {
-    "cma_es": Case(lambda seed: CmaEs(START, seed=seed, population=10, sigma=1 / 6), START, sphere),
+    "cma_es": Case(
+        lambda seed: CmaEs(START, axes=AXES, seed=seed, population=10, sigma=1 / 6), START, sphere
+    ),
     "coarse to fine": Case(
         lambda seed: CoarseToFine(
             START,
             Blocks((0, 0, 1, 1)),
-            lambda start: CmaEs(start, seed=seed, population=10, sigma=1 / 6),
+            AXES,
+            lambda start, axes: CmaEs(start, axes=axes, seed=seed, population=10, sigma=1 / 6),
             generations=3,
         ),
         START,
         sphere,
     ),
-    "ga": Case(lambda seed: Ga(START, bits=range(0), seed=seed, population=10), START, sphere),
+    "ga": Case(lambda seed: Ga(START, axes=AXES, seed=seed, population=10), START, sphere),
     "ga with bits": Case(
-        lambda seed: Ga((*START, *START), bits=range(2, 8), seed=seed, population=10),
+        lambda seed: Ga((*START, *START), axes=BITS, seed=seed, population=10),
         (*START, *START),
         bits_and_sphere,
     ),

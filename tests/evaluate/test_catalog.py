@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ from lm_eval.tasks import TaskManager
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
 from evomerge.evaluate import task_loading
 from evomerge.evaluate.catalog import load_catalog
+from evomerge.evaluate.evaluated_split import EvaluatedSplit
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
 from evomerge.evaluate.items import item_ids
+from evomerge.evaluate.lm_eval_guest import guest
+from evomerge.evaluate.task_loading import load_tasks
 from evomerge.score import TaskGoal
 
 CHOICE = TaskSpec("example_choice", "acc")
@@ -76,6 +80,8 @@ def test_items_with_the_same_question_and_answer_are_listed(editable: Path) -> N
     (catalog,) = (load_catalog(spec_of(editable, TaskSpec("example_extract", "exact_match"))),)
     (only,) = item_ids([first])
     assert catalog.duplicates["example_extract"] == ((only, f"{only}-2", f"{only}-3"),)
+    asked = f"{first['passage']}\nQuestion: What is the job of {first['name']}?\nAnswer:"
+    assert catalog.infos["example_extract"][only].text == f"{asked} {first['job']}"
 
 
 def test_all_problems_of_all_tasks_are_in_one_report(folder: Path) -> None:
@@ -222,6 +228,61 @@ def test_an_items_own_answer_cannot_be_its_example(editable: Path) -> None:
         load_catalog(spec_of(editable, CHOICE, num_fewshot=2))
     edit(editable, "example_choice.yaml", "validation_split", "test_split")
     load_catalog(spec_of(editable, CHOICE, num_fewshot=2))
+
+
+def test_which_split_is_evaluated(editable: Path) -> None:
+    def split_of(split: str | None, num_fewshot: int | None = None) -> EvaluatedSplit:
+        spec = spec_of(editable, replace(CHOICE, split=split), num_fewshot=num_fewshot)
+        catalog = load_catalog(spec)
+        assert len(catalog.items["example_choice"]) == sizes[catalog.splits["example_choice"].name]
+        assert bool(catalog.test_splits) == catalog.splits["example_choice"].is_test
+        return catalog.splits["example_choice"]
+
+    sizes = {"train": 10, "validation": 24, "test": 3, "test[:2]": 2}
+    assert split_of(None) == EvaluatedSplit("validation", "validation", ("training",))
+    assert split_of("training", 2) == EvaluatedSplit("training", "train", ("validation",))
+    with pytest.raises(InvalidInput, match=r"split: it has no test split but validation and train"):
+        split_of("test")
+
+    rows = (editable / "choice_validation.jsonl").read_text(encoding="utf-8").splitlines()[:3]
+    (editable / "choice_test.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    edit(editable, "example_choice.yaml", "{train:", "{test: choice_test.jsonl, train:")
+    edit(
+        editable,
+        "example_choice.yaml",
+        "\nvalidation_split",
+        "\ntest_split: test\nvalidation_split",
+    )
+    assert split_of(None) == EvaluatedSplit("test", "test", ("validation", "training"))
+    assert split_of(None).is_test
+    assert split_of("validation", 2) == EvaluatedSplit("validation", "validation", ("training",))
+    assert not split_of("validation").is_test
+
+
+def test_test_data_are_known_by_their_name_too(editable: Path) -> None:
+    path = editable / "example_choice.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(
+        text.replace("validation: choice", "test: choice").replace(": validation", ": test")
+    )
+    (editable / "letter.yaml").unlink()
+    catalog = load_catalog(spec_of(editable, CHOICE))
+    assert catalog.splits["example_choice"] == EvaluatedSplit("validation", "test", ("training",))
+    assert catalog.test_splits == {"example_choice": "test"}
+
+
+def test_an_item_of_another_split_is_never_its_own_example(editable: Path) -> None:
+    task = replace(CHOICE, split="training")
+    edit(editable, "example_choice.yaml", "fewshot_split: train\n", "")
+    with guest(0):
+        (loaded,) = load_tasks(spec_of(editable, task, num_fewshot=9))
+    loaded.task.set_fewshot_seed(seed=0)
+    loaded.task.build_all_requests(rank=0, world_size=1)
+    assert len(loaded.docs) == 10
+    for request in loaded.task.instances:
+        *examples, asked = request.args[0].split("\n\n")
+        assert len(examples) == 9
+        assert not any(example.startswith(asked) for example in examples)
 
 
 @pytest.mark.parametrize("tasks", [(), (CHOICE, CHOICE)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from evomerge.candidate import ItemSelection
 from evomerge.errors import BuildFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec, TaskSpec
+from evomerge.evaluate.items import item_ids
 from evomerge.evaluate.lm_harness import LmHarness
 from evomerge.score import TaskOutcomes
 
@@ -96,3 +98,69 @@ def test_the_same_tokens_divided_differently_score_right(
         alone += harness.evaluate(ItemSelection((("t", (item,)),)))
     for outcome, single in zip(both.outcomes, alone, strict=True):
         assert outcome.value == pytest.approx(single.outcomes[0].value, abs=1e-5)
+
+
+def answer(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str, most: int
+) -> list[int]:
+    """What the model says to one prompt on its own, at most so many tokens."""
+    tokens = torch.tensor([tokenizer.encode(prompt)])
+    with torch.inference_mode():
+        said = model.generate(tokens, max_new_tokens=most, do_sample=False, pad_token_id=0)
+    return [int(token) for token in said[0, tokens.shape[1] :]]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 8])
+def test_answers_that_were_cut_off_are_marked(
+    folder: Path,
+    tmp_path: Path,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    most: int,
+) -> None:
+    shutil.copytree(folder, tmp_path / "tasks")
+    file = tmp_path / "tasks" / "example_extract.yaml"
+    text = file.read_text(encoding="utf-8")
+    stop = " sailor"
+    changed = text.replace('["\\n"]', f'["{stop}"]').replace(
+        "max_gen_toks: 8", f"max_gen_toks: {most}"
+    )
+    assert changed.count(stop) == changed.count(f"toks: {most}") == 1
+    file.write_text(changed, encoding="utf-8")
+    with torch.no_grad():
+        model.lm_head.weight[0] *= 2.0  # the end of the text
+    harness = LmHarness(model, tokenizer, spec_of(tmp_path / "tasks", TASKS[2]))
+    (found,) = harness.evaluate(everything(harness))
+
+    rows = (
+        (tmp_path / "tasks" / "extract_validation.jsonl").read_text(encoding="utf-8").splitlines()
+    )
+    docs = [json.loads(row) for row in rows]
+    prompts = [f"{d['passage']}\nQuestion: What is the job of {d['name']}?\nAnswer:" for d in docs]
+    expected: dict[str, bool] = {}
+    ends = set()
+    for item, prompt in zip(item_ids(docs), prompts, strict=True):
+        said = answer(model, tokenizer, prompt, most)
+        ended, stopped = 0 in said, stop in tokenizer.decode(said)
+        ends |= {"end"} if ended else {"stop"} if stopped else set()
+        expected[item] = most > 1 and not ended and not stopped
+    assert {o.item: o.truncated for o in found.outcomes} == expected
+    assert (
+        found.truncated
+        == sum(expected.values())
+        == harness.full_results()["truncated"]["example_extract"]
+    )
+    assert most == 1 or found.truncated > 0
+    assert most < 8 or ends == {"end", "stop"}, "both ways to end an answer"
+
+
+def test_a_selection_that_generates_nothing_has_no_cut_answers(
+    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec = EvaluatorSpec((TASKS[0], TASKS[2]), (str(folder),), batch_size=4)
+    harness = LmHarness(model, tokenizer, spec)
+    choice, extract = harness.evaluate(everything(harness))
+    assert extract.truncated > 0
+    assert choice.truncated == 0
+    (alone,) = harness.evaluate(ItemSelection((("example_choice", choice.items()),)))
+    assert alone == choice

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from evomerge.candidate import ItemSelection
 from evomerge.errors import InvalidInput, PreflightFailed
+from evomerge.evaluate.copies import Copies
+from evomerge.evaluate.evaluator import ItemInfo
 from evomerge.evaluate.items import content_part, item_ids
 from evomerge.evaluate.splits import Shares, Splits, minibatch, split_items
 
@@ -65,6 +67,60 @@ def test_copies_fall_on_one_side(copies: list[int], seed: int) -> None:
     sides = [{content_part(item) for item in part} for part in found]
     assert not sides[0] & sides[2]
     assert sum(len(part) for part in found) == len(items)
+
+
+@given(seeds)
+def test_equal_questions_and_documents_fall_on_one_side_in_all_tasks(seed: int) -> None:
+    rng = random.Random(seed)
+    # a pair is a question and another column of the item
+    rows = {
+        task: [(rng.randrange(40), rng.randrange(9)) for _ in range(rng.randrange(30, 60))]
+        for task in ("one", "two")
+    }
+    items = {task: item_ids({"n": list(pair)} for pair in rows[task]) for task in rows}
+    infos = {
+        task: {
+            i: ItemInfo("", str(pair[0])) for i, pair in zip(items[task], rows[task], strict=True)
+        }
+        for task in rows
+    }
+    try:
+        splits = split_items(items, HALVES, seed, infos=infos)
+    except PreflightFailed as error:
+        assert "different (copies stay on one side of the splits), are too few" in str(error)  # noqa: PT017
+        return
+    sides: dict[str, set[int]] = {}
+    for side, selection in enumerate((splits.search, splits.selection, splits.holdout)):
+        for task, ids in selection.tasks:
+            for item in ids:
+                sides.setdefault(infos[task][item].text_digest, set()).add(side)
+    assert all(len(found) == 1 for found in sides.values())
+    placed = [len(dict(s.tasks)["one"]) for s in (splits.search, splits.selection, splits.holdout)]
+    assert sum(placed) == len(rows["one"])
+
+
+def test_copies_of_copies_are_copies() -> None:
+    items = {"a": ("1", "2", "2-2"), "b": ("2", "3"), "c": ("4",)}
+    infos = {
+        "a": {"1": ItemInfo("", "x"), "2": ItemInfo("", "x"), "2-2": ItemInfo("", "x")},
+        "b": {"2": ItemInfo("", "y"), "3": ItemInfo("", "y")},
+        "c": {"4": ItemInfo("", "z")},
+    }
+    copies = Copies(items, infos)
+    assert [copies.first(item) for item in ("1", "2", "2-2", "3", "4")] == ["1", "1", "1", "1", "4"]
+
+
+def test_without_copies_what_is_asked_does_not_matter() -> None:
+    items = {"t": item_ids({"n": i} for i in range(60))}
+    infos = {"t": {item: ItemInfo(item, item) for item in items["t"]}}
+    assert split_items(items, HALVES, 3, infos=infos) == split_items(items, HALVES, 3)
+
+
+def test_too_many_copies_to_divide() -> None:
+    items = {"t": item_ids({"n": i} for i in range(60))}
+    infos = {"t": {item: ItemInfo("the same", "same") for item in items["t"]}}
+    with pytest.raises(PreflightFailed, match=r"60 items, 1 of them different .copies stay on one"):
+        split_items(items, HALVES, 3, infos=infos)
 
 
 @given(distinct, seeds)

@@ -35,6 +35,8 @@ def resolved(**changes: Any) -> dict[str, Any]:
         "parents": {"base": "1", "a": "2", "b": "3"},
         "goals": [{"task": "task", "metric": "acc,none", "weight": 1.0}],
         "splits": {},
+        "test_splits": {},
+        "near_duplicates": 0,
         "budget": {"candidates": 40, "items": None, "time": None},
         "versions": {},
         "searches": [

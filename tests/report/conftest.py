@@ -139,6 +139,8 @@ def summary() -> RunSummary:
         seed=200,
         dimensions=24,
         split_sizes=(("search", 3000), ("selection", 1250), ("holdout", 750)),
+        test_splits=(),
+        near_duplicates=0,
         minibatch=40,
         spending=Spending(180, 180, 2, 0, 25_950, 30_000, 203.4, 28_800.0, 61.2, 131.9),
         history=make_history(15),

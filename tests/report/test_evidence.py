@@ -15,7 +15,13 @@ from evomerge.report.evidence import (
     standing,
 )
 from evomerge.report.formats import scale_of
-from evomerge.report.sentences import cautions, headline, power_sentence
+from evomerge.report.sentences import (
+    cautions,
+    headline,
+    power_sentence,
+    stamps,
+    truncation_sentence,
+)
 from evomerge.report.summary import Comparison, RunSummary
 
 
@@ -134,7 +140,7 @@ def test_an_undecided_run_says_what_the_holdout_could_have_shown(summary: RunSum
 def test_missing_holdout_is_the_first_caution(unverified: RunSummary, running: RunSummary) -> None:
     assert "There is no holdout" in cautions(unverified, scale_of(unverified))[0]
     planned = replace(running, split_sizes=(("search", 3000), ("holdout", 0)))
-    assert "without a verified result" in cautions(planned, scale_of(planned))[0]
+    assert "will end unverified" in cautions(planned, scale_of(planned))[0]
     assert cautions(running, scale_of(running)) == ()
 
 
@@ -142,3 +148,57 @@ def test_many_failures_are_a_caution(summary: RunSummary) -> None:
     many = replace(summary, spending=replace(summary.spending, failed=60))
     assert any("60 of 180 candidates failed" in n for n in cautions(many, scale_of(many)))
     assert not any("failed" in n for n in cautions(summary, scale_of(summary)))
+
+
+def test_the_lead_on_selection_is_held_against_what_the_holdout_can_show(
+    summary: RunSummary,
+) -> None:
+    scale = scale_of(summary)
+    undecided = replace(summary, better=None)
+    assert "reliably" not in cautions(undecided, scale)[0]
+    bar = best_baseline(summary.selection)
+    assert bar is not None
+    assert bar.comparison is not None
+    slight = replace(bar, comparison=replace(bar.comparison, difference=0.01))
+    rows = tuple(slight if row is bar else row for row in summary.selection)
+    note = cautions(replace(undecided, selection=rows), scale)[0]
+    assert note.startswith(
+        "The lead on the selection items, +1.0 points, is less than the holdout can reliably show. "
+        "With 750 holdout items a true lead of less than about "
+    )
+    assert not any("reliably" in n for n in cautions(replace(summary, selection=rows), scale))
+
+
+def test_leaks_are_cautions_and_a_test_split_is_a_stamp(summary: RunSummary) -> None:
+    leaking = replace(summary, test_splits=("arc", "gsm"), near_duplicates=12)
+    first, second = cautions(leaking, scale_of(leaking))[:2]
+    assert first.startswith("The recipe was tuned on items of the test split of arc, gsm: compare")
+    assert second.startswith("12 of 750 holdout items nearly repeat items that the recipe was tun")
+    assert stamps(leaking) == ("TUNED ON THE TEST SPLIT OF arc, gsm",)
+    assert stamps(replace(leaking, holdout=())) == ("UNVERIFIED", *stamps(leaking))
+    assert stamps(summary) == ()
+
+
+def with_truncated(summary: RunSummary, **counts: int) -> RunSummary:
+    rows = (replace(row, truncated=counts.get(row.kind, 0)) for row in summary.holdout)
+    return replace(summary, holdout=tuple(rows))
+
+
+def test_truncated_answers_are_counted_for_the_winner_and_the_others(summary: RunSummary) -> None:
+    assert truncation_sentence(summary) == ""
+    few = with_truncated(summary, winner=15, parent=3)
+    assert truncation_sentence(few) == (
+        "Cut off by max_gen_toks on holdout items: 2.0 % of the answers of merge 171 (late mean), "
+        "at most 0.4 % of those of the others (write)."
+    )
+    assert not any("depends on max_gen_toks" in n for n in cautions(few, scale_of(few)))
+    for many in (with_truncated(summary, winner=16), with_truncated(summary, base=16)):
+        (note,) = (n for n in cautions(many, scale_of(many)) if "depends on max_gen_toks" in n)
+        assert note.startswith(truncation_sentence(many))
+        assert "2.1 %" in note
+
+
+def test_truncated_answers_of_a_run_that_goes_on(running: RunSummary) -> None:
+    rows = tuple(replace(row, truncated=30) for row in running.baselines)
+    sentence = truncation_sentence(replace(running, baselines=rows))
+    assert sentence.startswith("Cut off by max_gen_toks on search items: at most 10.0 % of those")

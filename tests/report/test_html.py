@@ -95,7 +95,7 @@ def test_a_run_that_has_just_begun_has_a_page(running: RunSummary) -> None:
 def test_no_holdout_is_stamped_at_the_top(unverified: RunSummary) -> None:
     page = Page(render_report(unverified))
     main = page.texts["main"][0]
-    assert main.index("Unverified") < main.index("Nobody has checked this result")
+    assert main.index("UNVERIFIED") < main.index("Nobody has checked this result")
     assert "There is no holdout" in main
     assert "Results on selection items (not held back)" in page.texts["h2"]
 

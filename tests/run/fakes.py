@@ -154,7 +154,7 @@ def plan(*, candidates: int | None = 80, budget_items: int | None = None) -> Run
         space=space,
         baselines=baselines(space),
         algorithm="cma_es",
-        strategy=lambda start, _: CmaEs(start, seed=3, population=8, sigma=1 / 6),
+        strategy=lambda start, _: CmaEs(start, axes=space.axes, seed=3, population=8, sigma=1 / 6),
         starting_points=lambda best: starting_points(space, best),
         population=8,
         schedule=Schedule(ordered=True, ahead=4),

@@ -10,6 +10,7 @@ import pytest
 
 from evomerge.candidate import Assignment, Candidate, Failed, Scored
 from evomerge.errors import Interrupted, TooManyFailures
+from evomerge.genes import CONTINUOUS
 from evomerge.run.core import Schedule
 from evomerge.run.dispatcher import Dispatcher
 from evomerge.run.evaluations import Evaluations
@@ -234,7 +235,12 @@ def test_recorded_outcomes_are_not_evaluated_again(tmp_path: Path) -> None:
 def test_another_trajectory_is_refused(tmp_path: Path) -> None:
     finish(tmp_path)
     stage = plan().stages[0]
-    other = replace(stage, strategy=lambda start, _: CmaEs(start, seed=4, population=8, sigma=0.1))
+    other = replace(
+        stage,
+        strategy=lambda start, _: CmaEs(
+            start, axes=(CONTINUOUS,) * len(start), seed=4, population=8, sigma=0.1
+        ),
+    )
     with pytest.raises(LedgerMismatch, match="candidate"):
         list(drive(tmp_path, replace(plan(), stages=(other,)), FakeWorkers()))
 

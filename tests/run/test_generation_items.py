@@ -14,10 +14,17 @@ ITEMS = ItemSelection((("task", tuple(f"i{index:03d}" for index in range(200))),
 OBJECTIVE = Objective((TaskGoal("task", "acc,none"),))
 
 
-def generations(batches: Batches, record: dict[int, int] | None = None) -> GenerationItems:
+def generations(
+    batches: Batches, record: dict[int, int] | None = None, merge_cost: float = 0.0
+) -> GenerationItems:
     record = {} if record is None else record
     return GenerationItems(
-        ITEMS, batches, 3, recorded=record.get, record=lambda g, size: record.update({g: size})
+        ITEMS,
+        batches,
+        3,
+        recorded=record.get,
+        record=lambda g, size: record.update({g: size}),
+        merge_cost=lambda: merge_cost,
     )
 
 
@@ -98,3 +105,16 @@ def test_agreement_needs_candidates_that_can_be_ranked() -> None:
     same = outcomes(0.0, 0.0, 1)
     assert agreement(OBJECTIVE, [same] * 3) is None
     assert agreement(OBJECTIVE, [same] * 4) == 0.0
+
+
+@pytest.mark.parametrize(("cost", "size"), [(0.3, 20), (47.2, 48), (5000.0, 100)])
+def test_dear_merges_are_asked_more(cost: float, size: int) -> None:
+    record: dict[int, int] = {}
+    by_cost = generations(Batches(20, by_cost=True), record, cost)
+    assert [by_cost.of(number).count for number in range(3)] == [size] * 3
+    again = generations(Batches(20, by_cost=True), record, 1.0)
+    assert again.of(0).count == size
+
+
+def test_the_cost_of_merges_does_not_lower_what_was_asked_for() -> None:
+    assert generations(Batches(150, by_cost=True), None, 1.0).of(0).count == 150

@@ -48,7 +48,14 @@ outcomes = st.one_of(
                 TaskOutcomes,
                 task=words,
                 outcomes=st.lists(
-                    st.builds(ItemOutcome, item=words, value=numbers, weight=numbers), max_size=4
+                    st.builds(
+                        ItemOutcome,
+                        item=words,
+                        value=numbers,
+                        weight=numbers,
+                        truncated=st.booleans(),
+                    ),
+                    max_size=4,
                 ).map(tuple),
             ),
             max_size=3,
@@ -217,7 +224,7 @@ def test_events_and_facts(ledger: Ledger, tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_told_who_holds_the_run(ledger: Ledger, tmp_path: Path) -> None:
-    assert ledger.meta("format") == 2
+    assert ledger.meta("format") == 3
     with pytest.raises(RunLocked, match=rf"drives this run \(pid {os.getpid()} on \S+ holds"):
         Ledger.open(tmp_path)
     assert is_locked(tmp_path)
@@ -370,7 +377,7 @@ def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no evomerge ledger in this file"):
         LedgerReader.open(tmp_path)
     with Ledger.open(tmp_path) as ledger:  # what a crash during creation leaves behind
-        assert ledger.meta("format") == 2
+        assert ledger.meta("format") == 3
     with pytest.raises(InvalidInput, match="cannot be used as a run directory: Not a directory"):
         Ledger.open(tmp_path / LEDGER / "run")
 
@@ -379,7 +386,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
         ledger.set_meta("format", 1)
     for opener in (Ledger.open, LedgerReader.open):
-        with pytest.raises(InvalidInput, match="expected ledger format 2, got 1: use the evomerge"):
+        with pytest.raises(InvalidInput, match="expected ledger format 3, got 1: use the evomerge"):
             opener(tmp_path)
 
 

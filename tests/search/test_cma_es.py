@@ -4,6 +4,7 @@ import cma
 import numpy as np
 import pytest
 
+from evomerge.genes import CONTINUOUS
 from evomerge.search.cma_es import CmaEs, default_population
 from evomerge.seeding import generator
 
@@ -13,7 +14,7 @@ def test_population_follows_the_tutorial() -> None:
 
 
 def test_same_trajectory_as_pycma_driven_by_hand() -> None:
-    ours = CmaEs((0.3, 0.6, 0.5), seed=7, population=8, sigma=0.2)
+    ours = CmaEs((0.3, 0.6, 0.5), axes=[CONTINUOUS] * 3, seed=7, population=8, sigma=0.2)
     rng = generator(7, "cma_es")
     options = {
         "bounds": [0.0, 1.0],
@@ -37,7 +38,7 @@ def test_same_trajectory_as_pycma_driven_by_hand() -> None:
 
 
 def test_equal_fitness_for_ever_does_not_stop_it() -> None:
-    strategy = CmaEs((0.5, 0.5), seed=1, population=6, sigma=0.2)
+    strategy = CmaEs((0.5, 0.5), axes=[CONTINUOUS] * 2, seed=1, population=6, sigma=0.2)
     for _ in range(60):
         genotypes = [strategy.ask() for _ in range(6)]
         strategy.tell(genotypes, [(0.0,)] * 6)
@@ -46,7 +47,7 @@ def test_equal_fitness_for_ever_does_not_stop_it() -> None:
 
 @pytest.mark.parametrize("start", [(0.0, 1.0), (1.0,), (0.5,) * 60])
 def test_borders_one_gene_and_many(start: tuple[float, ...]) -> None:
-    strategy = CmaEs(start, seed=2, population=6, sigma=1 / 6)
+    strategy = CmaEs(start, axes=[CONTINUOUS] * len(start), seed=2, population=6, sigma=1 / 6)
     genotypes = [strategy.ask() for _ in range(6)]
     strategy.tell(genotypes, [(sum(g),) for g in genotypes])
     assert all(len(g) == len(start) for g in genotypes)
@@ -55,7 +56,7 @@ def test_borders_one_gene_and_many(start: tuple[float, ...]) -> None:
 
 
 def test_estimates_are_the_last_means_and_the_average_of_the_later_half() -> None:
-    strategy = CmaEs((0.3, 0.6), seed=4, population=6, sigma=0.2)
+    strategy = CmaEs((0.3, 0.6), axes=[CONTINUOUS] * 2, seed=4, population=6, sigma=0.2)
     assert strategy.estimates == ()
     means: list[tuple[float, ...]] = []
     for _ in range(7):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.candidate import Genotype
+from evomerge.genes import CONTINUOUS, Axis
 from evomerge.search.cma_es import CmaEs
 from evomerge.search.coarse_to_fine import Blocks, CoarseToFine
 from evomerge.search.strategy import Strategy
@@ -30,8 +33,11 @@ def test_blocks_stay_in_the_cube(positions: Genotype) -> None:
     assert all(0.0 <= u <= 1.0 for u in BLOCKS.spread(positions, (0.1, 0.9) * 12))
 
 
-def make(start: Genotype) -> Strategy:
-    return CmaEs(start, seed=1, population=12, sigma=1 / 6)
+AXES = (CONTINUOUS,) * LAYERS
+
+
+def make(start: Genotype, axes: Sequence[Axis]) -> Strategy:
+    return CmaEs(start, axes=axes, seed=1, population=12, sigma=1 / 6)
 
 
 def loss(genotype: Genotype, rng: np.random.Generator | None = None) -> float:
@@ -52,13 +58,15 @@ def searched(strategy: Strategy, generations: int, seed: int) -> float:
 
 def test_it_finds_a_smooth_optimum_sooner_than_all_genes_at_once() -> None:
     start = (0.5,) * LAYERS
-    ours = [searched(CoarseToFine(start, BLOCKS, make, generations=8), 25, s) for s in range(8)]
-    alone = [searched(make(start), 25, s) for s in range(8)]
+    ours = [
+        searched(CoarseToFine(start, BLOCKS, AXES, make, generations=8), 25, s) for s in range(8)
+    ]
+    alone = [searched(make(start, AXES), 25, s) for s in range(8)]
     assert np.mean(ours) < 0.8 * np.mean(alone)
 
 
 def test_the_coarse_mean_remains_an_estimate() -> None:
-    strategy = CoarseToFine((0.5,) * LAYERS, BLOCKS, make, generations=6)
+    strategy = CoarseToFine((0.5,) * LAYERS, BLOCKS, AXES, make, generations=6)
     searched(strategy, 6, 0)
     (coarse,) = strategy.estimates
     assert len({round(u, 12) for u in coarse}) == 4
@@ -68,7 +76,7 @@ def test_the_coarse_mean_remains_an_estimate() -> None:
 
 
 def test_what_was_asked_before_the_refinement_is_told_in_time() -> None:
-    strategy = CoarseToFine((0.5,) * LAYERS, BLOCKS, make, generations=2)
+    strategy = CoarseToFine((0.5,) * LAYERS, BLOCKS, AXES, make, generations=2)
     asked = [strategy.ask() for _ in range(30)]
     coarse = [len({round(u, 12) for u in one}) == 4 for one in asked]
     assert coarse == [True] * 24 + [False] * 6

@@ -57,7 +57,7 @@ def test_failing_once_is_final() -> None:
     evidence.add((A, B, C), (None, 1.0, 0.5))
     assert evidence.ranked() == (C,)
     evidence.add((C,), (None,))
-    assert evidence.ranked() == evidence.proven(3) == ()
+    assert evidence.ranked() == ()
     evidence.add((D,), (0.3,))
     assert evidence.ranked() == (D,)
 
@@ -66,15 +66,6 @@ def test_twice_in_a_generation_is_one_evaluation() -> None:
     evidence = Evidence()
     evidence.add((A, A, B), (0.9, 0.9, 0.1))
     assert evidence.evaluations(A) == 1
-
-
-def test_proven_are_those_with_repeated_evaluations_before_better_ones() -> None:
-    evidence = Evidence()
-    evidence.add((A, B, C), (0.9, 0.5, 0.4))
-    evidence.add((C, B), (0.4, 0.5))
-    assert evidence.ranked()[0] == A
-    assert evidence.proven(2) == (B, C)
-    assert evidence.proven(9) == (B, C, A)
 
 
 fitness = st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4)

@@ -5,10 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.search.ga import ETA_CROSSOVER, ETA_MUTATION, Ga, polynomial, sbx
+from evomerge.genes import CONTINUOUS, Axis
+from evomerge.search.ga import Ga
+from evomerge.search.operators import ETA_CROSSOVER, ETA_MUTATION, polynomial, sbx
 
 unit = st.floats(0.0, 1.0)
 draw = st.floats(0.0, 1.0, exclude_max=True)
+BIT = Axis(2, ordered=False)
+
+
+def ones(genotype: tuple[float, ...]) -> int:
+    return sum(u > 0.5 for u in genotype)
 
 
 @given(unit, unit, draw)
@@ -50,28 +57,29 @@ def test_mutation_far_from_the_bounds_is_the_textbook_one() -> None:
 
 
 def test_the_first_generation_is_the_start_and_what_is_near() -> None:
-    start = (*(1.0, 0.0) * 20, 0.2, 0.8)
-    strategy = Ga(start, bits=range(40), seed=1, population=40)
+    start = (*(0.75, 0.25) * 20, 0.2, 0.8)
+    axes = [BIT] * 40 + [CONTINUOUS] * 2
+    strategy = Ga(start, axes=axes, seed=1, population=40)
     first, *others = (strategy.ask() for _ in range(40))
     assert first == start
     flips = [sum(a != b for a, b in zip(one[:40], start, strict=False)) for one in others]
     assert 0.5 < np.mean(flips) < 1.5
-    assert all(u in (0.0, 1.0) for one in others for u in one[:40])
+    assert all(u in (0.25, 0.75) for one in others for u in one[:40])
     assert 0.05 < np.std([one[40] for one in others]) < 0.25
 
 
 def test_bits_alone() -> None:
     """OneMax: 24 bits, no noise."""
-    strategy = Ga((0.0,) * 24, bits=range(24), seed=2, population=16)
+    strategy = Ga((0.0,) * 24, axes=[BIT] * 24, seed=2, population=16)
     for _ in range(40):
         asked = [strategy.ask() for _ in range(16)]
-        strategy.tell(asked, [(sum(one),) for one in asked])
-    assert sum(strategy.estimates[0]) >= 22
+        strategy.tell(asked, [(ones(one),) for one in asked])
+    assert ones(strategy.estimates[0]) >= 22
 
 
 def test_numbers_alone_under_noise() -> None:
     rng = np.random.default_rng(0)
-    strategy = Ga((0.2,) * 5, bits=range(0), seed=3, population=16)
+    strategy = Ga((0.2,) * 5, axes=[CONTINUOUS] * 5, seed=3, population=16)
 
     def loss(genotype: tuple[float, ...]) -> float:
         return sum((u - 0.7) ** 2 for u in genotype)
@@ -84,7 +92,7 @@ def test_numbers_alone_under_noise() -> None:
 
 
 def test_a_number_that_nothing_else_varies() -> None:
-    strategy = Ga((1.0,), bits=range(0), seed=4, population=4)
+    strategy = Ga((1.0,), axes=[CONTINUOUS], seed=4, population=4)
     for _ in range(15):
         asked = [strategy.ask() for _ in range(4)]
         strategy.tell(asked, [(-one[0],) for one in asked])

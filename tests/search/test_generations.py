@@ -22,7 +22,7 @@ def test_first_then_children_then_the_best_known() -> None:
 
     asked = [generations.ask(child) for _ in range(4)]
     assert asked == [(0.1,), (0.2,), (0.3,), (1.0,)]
-    generations.tell(asked, (0.1, 0.7, 0.9, None))
+    generations.tell(asked, ((0.1,), (0.7,), (0.9,), None))
     assert generations.parents == ((0.3,), (0.2,))
     assert [generations.ask(child) for _ in range(4)] == [(2.0,), (3.0,), (4.0,), (0.3,)]
 
@@ -37,7 +37,7 @@ def test_impossible_and_old_children_are_drawn_again() -> None:
 def test_when_there_are_no_new_children_the_known_come_in_turn() -> None:
     generations = Generations([(0.1,), (0.2,)], 4)
     assert [generations.ask(lambda: None) for _ in range(4)] == [(0.1,), (0.2,), (0.1,), (0.2,)]
-    generations.tell([(0.1,), (0.2,)] * 2, [0.0, 1.0] * 2)
+    generations.tell([(0.1,), (0.2,)] * 2, [(0.0,), (1.0,)] * 2)
     assert [generations.ask(lambda: None) for _ in range(4)] == [(0.2,), (0.1,), (0.2,), (0.1,)]
 
 
@@ -51,7 +51,7 @@ def test_parents_are_what_it_began_with_until_something_is_known() -> None:
 
 def test_tournaments_prefer_the_better() -> None:
     generations = Generations([(0.1,), (0.2,)], 4)
-    generations.tell([(0.1,), (0.2,)], [0.0, 1.0])
+    generations.tell([(0.1,), (0.2,)], [(0.0,), (1.0,)])
     rng = np.random.default_rng(0)
     wins = sum(generations.tournament(rng) == (0.2,) for _ in range(1000))
     assert wins == pytest.approx(750, abs=60)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from evomerge.candidate import Genotype
+from evomerge.genes import CONTINUOUS
 from evomerge.search.cma_es import CmaEs
 from evomerge.search.first_paths import first_paths
 from evomerge.search.ga import Ga
@@ -29,9 +30,13 @@ def found(space: StackSpace) -> dict[str, list[Found]]:
     strategies: dict[str, Callable[[int], Strategy]] = {
         "stack_ga": lambda seed: StackGa(space, first_paths(space), seed=seed, population=16),
         "from the start": lambda seed: StackGa(space, (), seed=seed, population=16),
-        "ga": lambda seed: Ga(space.start, bits=space.bits, seed=seed, population=16),
+        "ga": lambda seed: Ga(space.start, axes=space.axes, seed=seed, population=16),
         "cma_es": lambda seed: CmaEs(
-            paper_start(space, 1 / 6), seed=seed, population=16, sigma=1 / 6
+            paper_start(space, 1 / 6),
+            axes=[CONTINUOUS] * space.dimension,
+            seed=seed,
+            population=16,
+            sigma=1 / 6,
         ),
     }
     worlds = {seed: World.drawn(DEPTH, np.random.default_rng(seed)) for seed in SEEDS}
