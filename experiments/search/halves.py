@@ -94,9 +94,7 @@ def train(model: LlamaForCausalLM, course: Course, seed: int) -> None:
         items = sets[step % len(sets)]
         batch = items[torch.randint(len(items), (BATCH,), generator=draws)]
         logits = answer_logits(model, batch)
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch[:, -ANSWER:].flatten()
-        )
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, -ANSWER:].flatten())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -13,6 +13,7 @@ import numpy as np
 from landscapes import SIMULATED, Landscape
 from micro import MICRO, micro
 from protocols import Protocol
+from simulator import Floats
 
 from evomerge.candidate import SEARCH, Scored
 from evomerge.run.baselines import baselines
@@ -27,7 +28,8 @@ from evomerge.run.progress import Evaluated, Finished
 from evomerge.score import TaskOutcomes, joined
 from evomerge.statistics import fitness_interval
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - a RAM disk, where there is one
+MEMORY = Path("/dev/shm")
+"""A RAM disk, where there is one."""
 HOLDOUT = "holdout"
 
 
@@ -89,15 +91,18 @@ def run(
     plan = protocol(landscape, budget, seed)
     began = time.perf_counter()
     place = MEMORY if MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=place, prefix="search-bench-") as folder:
-        with Ledger.open(Path(folder)) as ledger, pool_of(landscape) as pool:
-            stop = threading.Event()
-            evaluations = Evaluations(ledger, Dispatcher(pool), plan.objective, stop)
-            finished, items = _drive(plan, ledger, evaluations)
-            winner = finished.winner
-            claim = _outcomes(ledger, winner.id, plan)
-            quote = _counted(ledger, winner.id, HOLDOUT)
-            candidates = ledger.next_candidate
+    with (
+        tempfile.TemporaryDirectory(dir=place, prefix="search-bench-") as folder,
+        Ledger.open(Path(folder)) as ledger,
+        pool_of(landscape) as pool,
+    ):
+        stop = threading.Event()
+        evaluations = Evaluations(ledger, Dispatcher(pool), plan.objective, stop)
+        finished, items = _drive(plan, ledger, evaluations)
+        winner = finished.winner
+        claim = _outcomes(ledger, winner.id, plan)
+        quote = _counted(ledger, winner.id, HOLDOUT)
+        candidates = ledger.next_candidate
     seconds = time.perf_counter() - began
     claimed = fitness_interval(plan.objective, claim)
     quoted = fitness_interval(plan.objective, quote)
@@ -122,7 +127,7 @@ def run(
     )
 
 
-def best_baseline(landscape: Landscape) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def best_baseline(landscape: Landscape) -> Floats:
     """The truth of the truly best baseline."""
     found = [landscape.truth(baseline.recipe) for baseline in baselines(landscape.space)]
     return max(found, key=lambda values: float(values.mean()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -22,16 +22,16 @@ from simulator import (
 )
 
 from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
-from evomerge.recipe import Parameters, Recipe, Scalar
+from evomerge.recipe import Parameters, Recipe
 from evomerge.run.pool import EvaluatingWorker
 from evomerge.score import ItemOutcome, Objective, TaskGoal, TaskOutcomes
 from evomerge.seeding import generator
-from evomerge.space import Place, SearchSpace
+from evomerge.space import SearchSpace
 from evomerge.space_file import read_space
 
 TASK = "task"
-WEIGHT = {"float": [-0.3, 1.5], "init": 0.6}
-DENSITY = {"float": [0.1, 1.0], "init": 0.55}
+LOWEST, HIGHEST = -0.3, 1.5
+"""Range of the weights."""
 
 
 class Landscape(Protocol):
@@ -59,11 +59,14 @@ class Landscape(Protocol):
 
 @dataclass(frozen=True)
 class Simulated:
-    """A terrain behind the space of a merge of two models per layer group, or of three models."""
+    """A terrain behind the space of a merge: two models' weights in each layer group."""
 
     terrain: Terrain
     space: SearchSpace
-    objective: Objective = Objective((TaskGoal(TASK, "acc,none"),))
+
+    @property
+    def objective(self) -> Objective:
+        return Objective((TaskGoal(TASK, "acc,none"),))
 
     @property
     def splits(self) -> tuple[ItemSelection, ItemSelection, ItemSelection]:
@@ -116,8 +119,8 @@ def _numbered(begin: int, end: int) -> ItemSelection:
 def positions(space: SearchSpace, recipe: Recipe) -> tuple[float, ...]:
     """Where a recipe lies in the space; for baselines, the point that stands for it.
 
-    A weight at density q acts like the weight (1 + q) / 2 where the space has no density: trimming
-    keeps the large entries, which carry most of the task vector.
+    A weight at density q acts like the weight (1 + q) / 2: trimming keeps the large entries, which
+    carry most of a task vector.
     """
     if recipe.slices:  # only the space makes these, in the order of its genes by model, then group
         values = [
@@ -125,33 +128,23 @@ def positions(space: SearchSpace, recipe: Recipe) -> tuple[float, ...]:
             for part in recipe.slices
         ]
         flat = np.asarray(values, dtype=np.float64).T.ravel()
-        return tuple(((flat + 0.3) / 1.8).tolist())
-    weights, density = _whole(recipe)
-    has_density = any(place.parameter == "density" for place in space.places)
-
-    def value_at(place: Place) -> Scalar | None:
-        assert place.model is not None
-        kept = density.get(place.model, 1.0)
-        if place.parameter == "density":
-            return kept
-        return weights.get(place.model, 0.0) * (1.0 if has_density else (1.0 + kept) / 2.0)
-
-    return space.encode(value_at)
+        return tuple(((flat - LOWEST) / (HIGHEST - LOWEST)).tolist())
+    weights = _whole(recipe)
+    return space.encode(lambda place: weights.get(str(place.model), 0.0))
 
 
-def _whole(recipe: Recipe) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Weights of task vectors and densities by model, of a recipe over whole models."""
+def _whole(recipe: Recipe) -> Mapping[str, float]:
+    """Effective weights of task vectors by model, of a recipe over whole models."""
     models = [source.model for source in recipe.models]
     if recipe.merge_method == "passthrough":
-        return dict.fromkeys(models, 1.0), {}
+        return dict.fromkeys(models, 1.0)
     if recipe.merge_method == "slerp":
-        return dict.fromkeys(recipe.referenced_models(), 0.5), {}
+        return dict.fromkeys(recipe.referenced_models(), 0.5)
     if recipe.merge_method == "linear":
-        return dict.fromkeys(models, 1.0 / len(models)), {}
+        return dict.fromkeys(models, 1.0 / len(models))
     scale = _constant(recipe.parameters, "lambda", 1.0)
-    common = _constant(recipe.parameters, "density", 1.0)
-    weights = {s.model: scale * _constant(s.parameters, "weight", 1.0) for s in recipe.models}
-    return weights, {s.model: _constant(s.parameters, "density", common) for s in recipe.models}
+    kept = (1.0 + _constant(recipe.parameters, "density", 1.0)) / 2.0
+    return {s.model: scale * kept * _constant(s.parameters, "weight", 1.0) for s in recipe.models}
 
 
 def _constant(parameters: Parameters, name: str, default: float = 0.0) -> float:
@@ -170,28 +163,17 @@ def _two_models(groups: int) -> SearchSpace:
         "base_model": "base",
         "models": [{"model": "one"}, {"model": "two"}],
         "layer_groups": groups,
-        "parameters": {"weight": {**WEIGHT, "per": ["model", "layer_group"]}},
+        "parameters": {
+            "weight": {"float": [LOWEST, HIGHEST], "init": 0.6, "per": ["model", "layer_group"]}
+        },
         "dtype": "float32",
     }
     return read_space(mapping, "space", groups)
 
 
-def _three_models() -> SearchSpace:
-    """Weight and density of three models: the six numbers of Akiba et al. 2024."""
-    mapping: dict[str, Any] = {
-        "merge_method": "dare_ties",
-        "base_model": "base",
-        "models": [{"model": "one"}, {"model": "two"}, {"model": "three"}],
-        "parameters": {"weight": {**WEIGHT, "per": "model"}, "density": {**DENSITY, "per": "model"}},
-        "dtype": "float32",
-    }
-    return read_space(mapping, "space", 32)
-
-
 def simulated(dimension: int, roughness: Roughness, layers: int, seed: int) -> Simulated:
     """The terrain of these settings and seed, behind a space."""
-    space = _three_models() if dimension == 6 else _two_models(dimension // 2)
-    assert space.dimension == dimension, "the space has a gene per dimension of the terrain"
+    space = _two_models(dimension // 2)
     return Simulated(Terrain(dimension, seed, roughness, layers), space)
 
 
@@ -205,8 +187,3 @@ SIMULATED: Mapping[str, Callable[[int], Simulated]] = MappingProxyType(
         "64 free": lambda seed: simulated(64, SMOOTH_TERRAIN, 0, seed),
     }
 )
-
-
-def mean_of(values: Sequence[float] | Floats) -> float:
-    """The mean as a plain number."""
-    return float(np.mean(values))

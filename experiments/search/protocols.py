@@ -1,22 +1,24 @@
-"""Protocols: how one searches, as settings of a run plan; evomerge's own is the product's default."""
+"""Protocols: how one searches, as settings of a run plan; evomerge's own are its defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from landscapes import Landscape
-from rivals import MergekitCma, MergeneticGa, UniformDraws
+from rivals import MergekitCma, MergeneticGa
 
 from evomerge.candidate import Genotype
+from evomerge.run.baselines import Baseline
 from evomerge.run.config import SpaceFile
 from evomerge.run.core import Schedule
 from evomerge.run.plan import Batches, Budget, RunPlan, StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import stage_plan
 from evomerge.search.cma_es import CmaEs, default_population
+from evomerge.search.random import Random
 from evomerge.search.strategy import Strategy
 from evomerge.seeding import derive
 
@@ -30,12 +32,14 @@ def evomerge(settings: Mapping[str, Any] | None = None) -> Protocol:
     """The product as it is, with `strategy:` settings of a space file."""
 
     def plan(landscape: Landscape, budget: int, seed: int) -> RunPlan:
-        return _run_plan(landscape, _stage(landscape, dict(settings or {}), seed), budget, seed)
+        return _run_plan(
+            landscape, _stage(landscape, dict(settings or {}), budget, seed), budget, seed
+        )
 
     return plan
 
 
-def _stage(landscape: Landscape, settings: dict[str, Any], seed: int) -> StagePlan:
+def _stage(landscape: Landscape, settings: dict[str, Any], budget: int, seed: int) -> StagePlan:
     goals = landscape.objective.goals
     file = SpaceFile.model_validate(
         {
@@ -43,6 +47,7 @@ def _stage(landscape: Landscape, settings: dict[str, Any], seed: int) -> StagePl
             "space": {},
             "objective": {"tasks": [{"task": g.task, "metric": g.metric} for g in goals]},
             "strategy": settings,
+            "budget": {"items": budget},
             "seed": seed % 2**32,
         }
     )
@@ -72,9 +77,9 @@ def rival(items: int | None, make: Callable[[Landscape, int], Strategy]) -> Prot
             return make(landscape, seed)
 
         stage = replace(
-            _stage(landscape, {}, seed),
+            _stage(landscape, {}, budget, seed),
             baselines=(),
-            starting_points=lambda best: (),
+            starting_points=_none,
             strategy=strategy,
             population=make(landscape, seed).population,
             schedule=Schedule(ordered=True, ahead=0),
@@ -86,20 +91,25 @@ def rival(items: int | None, make: Callable[[Landscape, int], Strategy]) -> Prot
     return plan
 
 
+def _none(best: Sequence[Baseline]) -> tuple[Genotype, ...]:
+    del best
+    return ()
+
+
 def _per_task(landscape: Landscape, items: int | None) -> int | None:
     return None if items is None else max(1, items // len(landscape.objective.goals))
 
 
 def static(landscape: Landscape, budget: int, seed: int) -> RunPlan:
     """The best of the baselines, all on the same items, as many as the budget allows."""
-    stage = _stage(landscape, {}, seed)
+    stage = _stage(landscape, {}, budget, seed)
     tasks = len(landscape.objective.goals)
     each = max(2, budget // (len(stage.baselines) * tasks))
     stage = replace(
         stage,
         # baselines are scored on two minibatches
         batches=Batches(each // 2, fresh=False),
-        starting_points=lambda best: (),
+        starting_points=_none,
         final=None,
     )
     return replace(
@@ -111,7 +121,8 @@ def static(landscape: Landscape, budget: int, seed: int) -> RunPlan:
 def _cma(landscape: Landscape, seed: int) -> Strategy:
     """Optuna's CMA-ES as Akiba et al. 2024 used it: from the middle, step 1/6 of the range."""
     d = landscape.space.dimension
-    return CmaEs((0.5,) * d, seed=seed, population=default_population(d), sigma=1.0 / 6.0)
+    axes, population = landscape.space.axes, default_population(d)
+    return CmaEs((0.5,) * d, axes=axes, seed=seed, population=population, sigma=1.0 / 6.0)
 
 
 def _mergekit(landscape: Landscape, seed: int) -> Strategy:
@@ -123,7 +134,8 @@ def _mergenetic(landscape: Landscape, seed: int) -> Strategy:
 
 
 def _uniform(landscape: Landscape, seed: int) -> Strategy:
-    return UniformDraws(landscape.space.dimension, seed)
+    space = landscape.space
+    return Random((0.5,) * space.dimension, axes=space.axes, seed=seed, population=10)
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(

@@ -51,7 +51,7 @@ class Variant:
         coarse: numbers of blocks per model to search first, and the share of the budget for each.
     """
 
-    rule: Rule = Rule()
+    rule: Rule
     final: float = 0.25
     best: int = 5
     means: bool = True
@@ -59,7 +59,7 @@ class Variant:
     coarse: tuple[tuple[int, float], ...] = ()
 
 
-_BASE = Variant()
+_BASE = Variant(Rule())
 
 
 def _rule(**changes: object) -> Variant:
@@ -160,9 +160,7 @@ def run(variant: Variant, terrain: Terrain, budget: int) -> Found:
     return Found(terrain.quality(winner), claimed, purse.spent)
 
 
-def _final(
-    purse: Purse, field: Sequence[Floats], budget: int, seed: int
-) -> tuple[Floats, float]:
+def _final(purse: Purse, field: Sequence[Floats], budget: int, seed: int) -> tuple[Floats, float]:
     """Successive halving on the selection items, shortened to what is left."""
     items = SEARCH + generator(derive(seed, "final"), "order").permutation(SELECTION)
     cost, alive, done = 0.0, float(len(field)), 0.0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.candidate import Genotype, Scores
-from evomerge.search.ga import polynomial, sbx
+from evomerge.search.operators import polynomial, sbx
 from evomerge.search.strategy import Strategy, only
 from evomerge.seeding import generator
 from evomerge.space import SearchSpace
@@ -23,28 +23,6 @@ GRID = 10
 """Mergenetic's genes are whole numbers from 0 to this."""
 CROSSOVER = 0.9
 _NEVER = 10**9
-
-
-class UniformDraws:
-    """Random search: every genotype is drawn alike (stateful)."""
-
-    def __init__(self, dimension: int, seed: int) -> None:
-        self._dimension = dimension
-        self._rng = generator(seed, "uniform")
-
-    @property
-    def population(self) -> int:
-        return 10
-
-    def ask(self) -> Genotype:
-        return tuple(self._rng.random(self._dimension).tolist())
-
-    def tell(self, genotypes: Sequence[Genotype], scores: Sequence[Scores | None]) -> None:
-        """There is nothing to learn."""
-
-    @property
-    def estimates(self) -> tuple[Genotype, ...]:
-        return ()
 
 
 class MergekitCma:
@@ -174,4 +152,4 @@ class MergeneticGa:
         return max((self._alive[place] for place in places), key=lambda k: k.fitness).numbers
 
 
-_strategies: tuple[type[Strategy], ...] = (UniformDraws, MergekitCma, MergeneticGa)
+_strategies: tuple[type[Strategy], ...] = (MergekitCma, MergeneticGa)

@@ -29,7 +29,7 @@ Items. Item i is right iff it is passed in both skills,
     r_ki(u) = sqrt(2 / F) sum_f a_kif cos(w_f . u + b_f),  a ~ N(0, 1),                    (6)
 
 where w_f ~ N(0, 1 / (d length^2)): moving all genes by `length` changes phases by about 1. The
-r_ki have mean 0 and variance 1 over items: they are why two merges of equal quality differ on items.
+r_ki have mean 0 and variance 1 over items: two merges of equal quality differ on items by them.
 
 Ripple. The same sum with one set of amplitudes for all items; 0 on smooth terrain.
 
@@ -65,7 +65,7 @@ PRIVATE = 0.5
 TEMPERATURE = 0.5
 LEVEL, SMOOTH, ROUGH = 0.4, 0.35, 0.25
 """Shares of the variance of the optimum over depth: of the model's level, of what changes slowly
-with depth, and of what is each layer's own. The issue does not depend on them being known."""
+with depth, and of what is each layer's own."""
 
 SEARCH, SELECTION, HOLDOUT, TRUTH = 1200, 400, 1200, 20_000
 """How many items there are of each kind, numbered in this order. The last are never part of a run:
@@ -124,9 +124,7 @@ class Terrain:
         if self.roughness.ripple:
             waves = np.cos(self._common.w @ u + self._common.b)
             ripple = self.roughness.ripple * float(self._amplitudes @ waves)
-        losses = [
-            (u - o) @ a @ (u - o) for o, a in zip(self.optima, self._curvatures, strict=True)
-        ]
+        losses = [(u - o) @ a @ (u - o) for o, a in zip(self.optima, self._curvatures, strict=True)]
         return TOP - DROP / (self.dimension * SPREAD**2) * np.asarray(losses) + ripple
 
     @cached_property

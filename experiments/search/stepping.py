@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 from simulator import SEARCH, Floats, Indices, Terrain
-
 from tunable_cma import TunableCma
 
 from evomerge.search.cma_es import default_population
@@ -129,9 +128,7 @@ class Stepper:
         self._es.tell(genotypes, told)
         self._generation += 1
 
-    def _race(
-        self, places: list[Floats], scores: list[Floats], more: Indices
-    ) -> list[float]:
+    def _race(self, places: list[Floats], scores: list[Floats], more: Indices) -> list[float]:
         """The better half answers more items; the others rank below it."""
         told = [float(found.mean()) - 2.0 for found in scores]
         for place in np.argsort([-value for value in told], kind="stable")[: len(told) // 2]:
