@@ -10,15 +10,18 @@ NSGA-II: Deb et al. 2002, IEEE Transactions on Evolutionary Computation 6(2).
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import NormalDist
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -164,13 +167,16 @@ class OptunaSampler:
         return study
 
     def _shown(self) -> list[tuple[Genotype, Scores]]:
-        """What the sampler may learn from, in the order of coming, with estimates."""
+        """What the sampler may learn from, in the order of coming, as normal scores."""
         standing, half = self._generations.standing, self._method.shown // 2
         best, latest = standing.ranked()[:half], list(self._told)[-half:]
-        shown = {*best, *latest}
+        chosen = {*best, *latest}
+        shown = [one for one in self._told if one in chosen]
         known = {one: standing.scores(one) for one in shown if self._told[one]}
-        worst = _worse(list(known.values()))
-        return [(one, known.get(one, worst)) for one in self._told if one in shown]
+        lowest = (-math.inf,) * len(next(iter(known.values())))
+        values = np.asarray([known.get(one, lowest) for one in shown])
+        scores = np.column_stack([_normal_scores(column) for column in values.T])
+        return [(one, tuple(map(float, row))) for one, row in zip(shown, scores, strict=True)]
 
     def _trial(self, one: Genotype, scores: Scores | None) -> FrozenTrial:
         """A trial that is running, or complete with `scores`."""
@@ -197,11 +203,16 @@ def _distribution(axis: Axis) -> BaseDistribution:
     return CategoricalDistribution(range(axis.steps))
 
 
-def _worse(known: Sequence[Scores]) -> Scores:
-    """Below everything known, but not so far that nothing else can be told apart."""
-    values = np.asarray(known)
-    low, high = values.min(axis=0), values.max(axis=0)
-    return tuple(float(value) for value in low - 0.1 * (high - low) - 1e-9)
+def _normal_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What standard normal numbers of the same ranks would be; equal values share one.
+
+    So a Gaussian process sees no outliers, and a failure is the lowest rank without a made-up value
+    (Salinas et al. 2020, arXiv:1909.13595, section 4.1).
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - counts / 2.0
+    scores = [NormalDist().inv_cdf(float(rank) / len(values)) for rank in ranks]
+    return np.asarray(scores)[place]
 
 
 def _one_generation(
