@@ -28,18 +28,24 @@ Protocol = Callable[[Landscape, int, int], RunPlan]
 MERGENETIC_POPULATION = 7
 
 
-def evomerge(settings: Mapping[str, Any] | None = None) -> Protocol:
-    """The product as it is, with `strategy:` settings of a space file."""
+def evomerge(
+    settings: Mapping[str, Any] | None = None,
+    *,
+    workers: int = 1,
+    changed: Callable[[StagePlan], StagePlan] = lambda stage: stage,
+) -> Protocol:
+    """The product with `strategy:` settings of a space file; `changed` alters its plan."""
 
     def plan(landscape: Landscape, budget: int, seed: int) -> RunPlan:
-        return _run_plan(
-            landscape, _stage(landscape, dict(settings or {}), budget, seed), budget, seed
-        )
+        stage = _stage(landscape, dict(settings or {}), budget, seed, workers)
+        return _run_plan(landscape, changed(stage), budget, seed)
 
     return plan
 
 
-def _stage(landscape: Landscape, settings: dict[str, Any], budget: int, seed: int) -> StagePlan:
+def _stage(
+    landscape: Landscape, settings: dict[str, Any], budget: int, seed: int, workers: int = 1
+) -> StagePlan:
     goals = landscape.objective.goals
     file = SpaceFile.model_validate(
         {
@@ -52,7 +58,7 @@ def _stage(landscape: Landscape, settings: dict[str, Any], budget: int, seed: in
         }
     )
     (config,) = file.searches()
-    return stage_plan(file, Stage(config, landscape.space, None, {}), None, 1)
+    return stage_plan(file, Stage(config, landscape.space, None, {}), None, workers)
 
 
 def _run_plan(landscape: Landscape, stage: StagePlan, budget: int, seed: int) -> RunPlan:
