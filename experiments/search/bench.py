@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--landscapes", nargs="+", choices=list(BUDGETS), default=list(BUDGETS))
     parser.add_argument("--protocols", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS))
+    parser.add_argument("--budgets", nargs="+", type=int, help="only these")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no cell after this long")
     arguments = parser.parse_args()
     until = time.time() + 60 * arguments.minutes
@@ -142,7 +143,8 @@ def main() -> None:
         print(json.dumps(condensed(rows), indent=1))
         return
     path = RUNS / "cells.jsonl"
-    wanted = list(cells(arguments.protocols, arguments.landscapes, arguments.seeds))
+    chosen = cells(arguments.protocols, arguments.landscapes, arguments.seeds)
+    wanted = [c for c in chosen if arguments.budgets is None or c[2] in arguments.budgets]
     fill(path, wanted, measure, until)
     text = json.dumps(condensed(known(path)), indent=1) + "\n"
     RESULTS.write_text(text, encoding="utf-8")

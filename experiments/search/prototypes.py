@@ -19,6 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from micro import micro
+from micro_terrain import MicroTerrain
 from simulator import (
     ROUGH_TERRAIN,
     SEARCH,
@@ -28,7 +30,7 @@ from simulator import (
     Indices,
     Terrain,
 )
-from stepping import Rule, Stepper, coarse_start
+from stepping import Ground, Rule, Stepper, coarse_start
 
 from evomerge.seeding import derive, generator
 
@@ -107,7 +109,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 COARSE = tuple(name for name in VARIANTS if name.startswith("coarse"))
 
-TERRAINS: Mapping[str, Callable[[int], Terrain]] = MappingProxyType(
+TERRAINS: Mapping[str, Callable[[int], Ground]] = MappingProxyType(
     {
         "6 smooth": lambda seed: Terrain(6, seed, SMOOTH_TERRAIN),
         "6 rough": lambda seed: Terrain(6, seed, ROUGH_TERRAIN),
@@ -115,6 +117,8 @@ TERRAINS: Mapping[str, Callable[[int], Terrain]] = MappingProxyType(
         "24 rough": lambda seed: Terrain(24, seed, ROUGH_TERRAIN),
         "64 depth": lambda seed: Terrain(64, seed, SMOOTH_TERRAIN, layers=32),
         "64 free": lambda seed: Terrain(64, seed, SMOOTH_TERRAIN),
+        "read and write": lambda seed: MicroTerrain(micro("read and write", seed)),
+        "two halves": lambda seed: MicroTerrain(micro("two halves", seed)),
     }
 )
 
@@ -122,7 +126,7 @@ TERRAINS: Mapping[str, Callable[[int], Terrain]] = MappingProxyType(
 class Purse:
     """Scores items and counts them (stateful)."""
 
-    def __init__(self, terrain: Terrain) -> None:
+    def __init__(self, terrain: Ground) -> None:
         self._terrain = terrain
         self.spent = 0
 
@@ -142,7 +146,7 @@ class Found:
     spent: int
 
 
-def run(variant: Variant, terrain: Terrain, budget: int) -> Found:
+def run(variant: Variant, terrain: Ground, budget: int) -> Found:
     """One search; the same for the same arguments."""
     purse = Purse(terrain)
     search_budget = round(budget * (1.0 - variant.final))

@@ -61,8 +61,8 @@ def _entry(cell: Cell | None) -> str:
 def honesty_table(results: Mapping[str, Any]) -> str:
     """Claims against the truth by protocol, and how often a baseline would have been better."""
     lines = [
-        "| protocol | runs | claimed - truth, median | its amount, median | claim's interval covers "
-        "| holdout's interval covers | below the best baseline |",
+        "| protocol | runs | claimed - truth, median | its amount, median "
+        "| claim's interval covers | holdout's interval covers | below the best baseline |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in results["honesty"].items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from simulator import SEARCH, Floats, Indices, Terrain
+from simulator import SEARCH, Floats, Indices
 from tunable_cma import TunableCma
 
 from evomerge.search.cma_es import default_population
@@ -38,6 +38,25 @@ class Rule:
     sigma: float = 1.0 / 6.0
 
 
+class Ground(Protocol):
+    """Where a prototype searches."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def right(self, u: Floats, items: Indices) -> Floats: ...
+
+    def gold(self, u: Floats, items: Indices) -> Floats: ...
+
+    def quality(self, u: Floats) -> float: ...
+
+
 class Scores(Protocol):
     """Scores items and counts them."""
 
@@ -62,7 +81,7 @@ class Stepper:
     def __init__(
         self,
         rule: Rule,
-        terrain: Terrain,
+        terrain: Ground,
         purse: Scores,
         start: Floats,
         *,
@@ -167,7 +186,7 @@ class Stepper:
 
 
 def coarse_start(
-    rule: Rule, terrain: Terrain, purse: Scores, start: Floats, blocks: int, budget: int
+    rule: Rule, terrain: Ground, purse: Scores, start: Floats, blocks: int, budget: int
 ) -> Floats:
     """Where a search over `blocks` parts of each model's layers ends: the mean of its late means.
 
@@ -183,7 +202,7 @@ def coarse_start(
     return found if better else start
 
 
-def _blocks(terrain: Terrain, blocks: int) -> Floats:
+def _blocks(terrain: Ground, blocks: int) -> Floats:
     """Which genes move together, shape [d, models * blocks]."""
     assert terrain.layers, "blocks are parts of the layers"
     models = terrain.dimension // terrain.layers
