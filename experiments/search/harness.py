@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from landscapes import SIMULATED, Landscape
-from micro import MICRO, micro
+from landscapes import MICRO, SIMULATED, Landscape
 from protocols import Protocol
 from simulator import Floats
 
@@ -78,10 +77,11 @@ def inline(landscape: Landscape) -> WorkerPool:
 
 def landscape_of(name: str, seed: int) -> Landscape:
     """The landscape called `name`."""
-    return micro(name, seed) if name in MICRO else SIMULATED[name](seed)
+    if name not in MICRO:
+        return SIMULATED[name](seed)
+    from micro import micro  # noqa: PLC0415 - torch takes seconds
 
-
-NAMES = (*SIMULATED, *MICRO)
+    return micro(name, seed)
 
 
 def run(

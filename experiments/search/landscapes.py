@@ -187,3 +187,6 @@ SIMULATED: Mapping[str, Callable[[int], Simulated]] = MappingProxyType(
         "64 free": lambda seed: simulated(64, SMOOTH_TERRAIN, 0, seed),
     }
 )
+
+MICRO = ("read and write", "two halves")
+"""Landscapes of real merges, which micro.py makes: it needs torch, these do not."""

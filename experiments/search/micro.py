@@ -19,7 +19,7 @@ import halves
 import numpy as np
 import torch
 import yaml
-from landscapes import fails
+from landscapes import MICRO, fails
 from simulator import Floats, Indices
 
 from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
@@ -218,7 +218,7 @@ _MADE: dict[str, Models] = {}
 _MAKERS: Mapping[str, Callable[[], Models]] = MappingProxyType(
     {"read and write": read_and_write, "two halves": two_halves}
 )
-MICRO = tuple(_MAKERS)
+assert tuple(_MAKERS) == MICRO
 
 
 def micro(name: str, seed: int) -> Micro:
