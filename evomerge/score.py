@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+METRIC, PROBABILITY = "metric", "probability"
+"""What a strategy can learn from: the metric itself, or how likely the right answer was."""
 COST_TASK = "cost"
 """The task whose only outcome is what a model costs to run; no question is asked for it."""
 
@@ -22,12 +24,14 @@ class ItemOutcome:
     For a mean metric `value` is the item's metric and `weight` is 1; for perplexities `value` is
     the log-likelihood in nats and `weight` the number of words, bytes or items it covers.
     `truncated` answers were cut off by the limit on their length, before the model was done.
+    `probability` is that of the right answer, in [0, 1], where a strategy learns from it.
     """
 
     item: str
     value: float
     weight: float = 1.0
     truncated: bool = False
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class TaskOutcomes:
 class TaskTotals:
     """The outcomes of one model on one task, summed over its `items`: all that fitness needs.
 
-    `truncated` of the items have an answer that was cut off.
+    `truncated` of the items have an answer that was cut off; `probability` is the sum of those of
+    the right answers, where they are known of all.
     """
 
     task: str
@@ -63,6 +68,7 @@ class TaskTotals:
     weight: float
     items: int
     truncated: int = 0
+    probability: float | None = None
 
 
 def totals(results: tuple[TaskOutcomes, ...]) -> tuple[TaskTotals, ...]:
@@ -74,9 +80,15 @@ def totals(results: tuple[TaskOutcomes, ...]) -> tuple[TaskTotals, ...]:
             sum(o.weight for o in result.outcomes),
             len(result.outcomes),
             result.truncated,
+            _sum([o.probability for o in result.outcomes]),
         )
         for result in results
     )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ class TaskGoal:
     weight: float = 1.0
     aggregation: str = "mean"
     higher_is_better: bool = True
+    learn_from: str = METRIC
 
     @property
     def sign(self) -> float:
@@ -157,7 +170,14 @@ class Objective:
 
     def aims(self, sums: tuple[TaskTotals, ...]) -> tuple[float, ...]:
         """What a strategy maximises, one number per objective, from the totals of every task."""
-        return (self.fitness_of(sums),)
+        return (sum(self.share(task.task) * self._aim(task) for task in sums),)
+
+    def _aim(self, task: TaskTotals) -> float:
+        goal = self.goal(task.task)
+        if goal.learn_from == METRIC:
+            return goal.sign * (task.value / task.weight)
+        assert task.probability is not None, "the evaluator knows what is learnt from"
+        return task.probability / task.items
 
     def scores(self, results: tuple[TaskOutcomes, ...]) -> tuple[TaskScore, ...]:
         """The task metrics in their own units, with standard errors (delta method)."""
@@ -200,6 +220,23 @@ def contributions(objective: Objective, results: tuple[TaskOutcomes, ...]) -> Fl
         outcomes = by_task[goal.task].outcomes
         scale = objective.share(goal.task) * goal.sign / sum(o.weight for o in outcomes)
         parts += [scale * o.value for o in outcomes]
+    return np.asarray(parts, dtype=np.float64)
+
+
+def signals(objective: Objective, results: tuple[TaskOutcomes, ...]) -> FloatArray:
+    """Per-item parts, shape [items over all tasks], of what a strategy learns; see contributions.
+
+    Their sum is that of the aims where there is one.
+    """
+    parts: list[float] = []
+    by_task = {result.task: result for result in results}
+    for goal in objective.goals:
+        outcomes, share = by_task[goal.task].outcomes, objective.share(goal.task)
+        if goal.learn_from == METRIC:
+            scale = share * goal.sign / sum(o.weight for o in outcomes)
+            parts += [scale * o.value for o in outcomes]
+        else:
+            parts += [share / len(outcomes) * (o.probability or 0.0) for o in outcomes]
     return np.asarray(parts, dtype=np.float64)
 
 

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from evomerge.score import (
     COST_TASK,
+    PROBABILITY,
     ItemOutcome,
     Objective,
     TaskGoal,
     TaskOutcomes,
     contributions,
+    signals,
     task_score,
+    totals,
 )
 from evomerge.seeding import generator
 from evomerge.statistics import (
@@ -233,3 +236,16 @@ def test_cost_shifts_every_item_in_the_family_test_as_in_the_paired_one() -> Non
     assert best_of_many(objective, ours, (), dear) < best_of_many(objective, ours, (), cheap)
     alone = paired_difference(objective, ours, dear).p_value
     assert best_of_many(objective, ours, (), dear) == pytest.approx(alone, abs=0.01)
+
+
+def test_a_strategy_learns_from_probabilities_and_people_see_the_metric() -> None:
+    goals = (TaskGoal("a", "acc,none", 3.0, learn_from=PROBABILITY), TaskGoal("b", "acc,none"))
+    objective = Objective(goals)
+    likely = TaskOutcomes(
+        "a", tuple(ItemOutcome(f"{k}", float(k > 1), probability=0.2 * k) for k in range(4))
+    )
+    results = (likely, outcomes([1.0, 0.0], "b"))
+    assert objective.fitness(results) == pytest.approx(0.75 * 0.5 + 0.25 * 0.5)
+    assert objective.aims(totals(results)) == pytest.approx((0.75 * 0.3 + 0.25 * 0.5,))
+    assert signals(objective, results).sum() == pytest.approx(objective.aims(totals(results))[0])
+    assert contributions(objective, results).sum() == pytest.approx(objective.fitness(results))

@@ -21,7 +21,8 @@ class TaskSpec:
     `metric` is lm-eval's name ("acc") or, as lm-eval prints it, metric and filter in one
     ("exact_match,strict"). `split` is one of `SPLITS`; None is what lm-eval evaluates: the test
     split if the task has one, else the validation split. `limit` is for whoever splits the items;
-    scoring ignores it.
+    scoring ignores it. `learn_from` is `PROBABILITY` or `METRIC`; None is the probability of the
+    right answer where choosing it is the task, else the metric.
     """
 
     task: str
@@ -30,6 +31,7 @@ class TaskSpec:
     weight: float = 1.0
     limit: int | None = None
     split: str | None = None
+    learn_from: str | None = None
 
     @property
     def wanted(self) -> tuple[str, str | None]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, final
 
+from evomerge.evaluate.gold import right_choices
 from evomerge.evaluate.limits import limited
 from evomerge.evaluate.task_loading import LoadedTask
 
@@ -66,6 +67,17 @@ class FrozenTask:
         """Evaluate only the documents at these positions from now on, in ascending order."""
         self._chosen = tuple(sorted(docs))
 
+    def choices(self, doc: int) -> tuple[list[str], tuple[int, ...]]:
+        """The choices of a document and the positions of the right ones."""
+        choices = list(self._task.doc_to_choice(self._docs[doc]))
+        return choices, right_choices(self._task, self._docs[doc], choices)
+
+    def answer(self, doc: int) -> tuple[str, str]:
+        """The prompt of a document and its right answer, the first where several are right."""
+        target = self._task.doc_to_target(self._docs[doc])
+        first = target[0] if isinstance(target, list) else target
+        return str(self._requests[doc][0].args[0]), f"{self._delimiter}{first}"
+
     def text(self, doc: int) -> str:
         """The prompt of the document at this position, with its right answer where it is text."""
         first = self._requests[doc][0]
@@ -73,9 +85,13 @@ class FrozenTask:
         continuations = [i.args[1] for i in self._requests[doc] if _is_pair(i.args)]
         if isinstance(target, int) and 0 <= target < len(continuations):
             return str(first.args[0]) + str(continuations[target])
-        delimiter = self._settings.get("target_delimiter") or " "
-        answer = f"{delimiter}{target}" if isinstance(target, str) else ""
+        answer = f"{self._delimiter}{target}" if isinstance(target, str) else ""
         return str(first.args[0]) + answer
+
+    @property
+    def _delimiter(self) -> str:
+        """What stands between a prompt and its answer; none at all is a choice, too."""
+        return str(self._settings.get("target_delimiter", " "))
 
     @property
     def task_name(self) -> str:

@@ -9,8 +9,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-METRIC, PROBABILITY = "metric", "probability"
-"""What a search can learn from."""
 CHOICE_METRICS = ("acc", "acc_norm", "acc_bytes")
 """Metrics of multiple choice that ask which answer is the most likely."""
 

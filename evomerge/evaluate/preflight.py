@@ -12,9 +12,10 @@ from lm_eval.evaluator import evaluate
 
 from evomerge.errors import PreflightFailed
 from evomerge.evaluate.frozen_task import FrozenTask
+from evomerge.evaluate.gold import CHOICE_METRICS
 from evomerge.evaluate.outcomes import item_outcome
 from evomerge.evaluate.task_loading import LoadedTask, explain
-from evomerge.score import AGGREGATIONS, TaskGoal
+from evomerge.score import AGGREGATIONS, METRIC, PROBABILITY, TaskGoal
 from evomerge.signatures import did_you_mean
 
 _ITEMS = 2
@@ -64,11 +65,26 @@ def _goal(loaded: LoadedTask, seed: int) -> TaskGoal:
             "higher_is_better: true or false to its entry in metric_list"
         )
     key = f"{metric},{filter_name}"
-    goal = TaskGoal(spec.task, key, spec.weight, aggregation, direction)
+    learn_from = _learn_from(loaded, metric)
+    goal = TaskGoal(spec.task, key, spec.weight, aggregation, direction, learn_from)
     for sample in samples:
         if sample["filter"] == filter_name:
             item_outcome(goal, loaded.items[sample["doc_id"]], sample)
     return goal
+
+
+def _learn_from(loaded: LoadedTask, metric: str) -> str:
+    """What a search learns from; raises PreflightFailed where that is not known."""
+    wanted, kind = loaded.spec.learn_from, str(loaded.task.OUTPUT_TYPE)
+    if kind == "multiple_choice" and metric in CHOICE_METRICS:
+        return wanted or PROBABILITY
+    if wanted == PROBABILITY and not (kind == "generate_until" and metric == "exact_match"):
+        raise PreflightFailed(
+            f"task '{loaded.spec.task}': learn_from: probability needs a right answer whose "
+            f"likelihood stands for the metric: multiple choice with {', '.join(CHOICE_METRICS)}, "
+            f"or generate_until with exact_match; got {kind} with {metric}; remove learn_from"
+        )
+    return wanted or METRIC
 
 
 def _trial(loaded: LoadedTask, seed: int) -> list[Mapping[str, Any]]:

@@ -96,6 +96,15 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             raise BuildFailed(f"the loss of the prompts is {loss}; the model computes NaN or Inf")
         return loss
 
+    def token_probability(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """How likely each answer is after its prompt: the geometric mean over its tokens."""
+        encoded = [(pair, *self._encode_pair(*pair)) for pair in pairs]
+        scored = self._loglikelihood_tokens(encoded)
+        return [
+            math.exp(value / len(answer))
+            for (value, _), (_, _, answer) in zip(scored, encoded, strict=True)
+        ]
+
     def generate_until(self, requests: list[Any]) -> list[str]:
         """HFLM's, without a progress bar; `truncated` says which of the answers were cut off."""
         self._truncations.clear()

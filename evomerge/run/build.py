@@ -188,7 +188,14 @@ def evaluator_spec(
         raise InvalidInput(f"objective.tasks: '{min(repeated)}' appears twice; keep one entry")
     return EvaluatorSpec(
         tasks=tuple(
-            TaskSpec(task.task, task.metric, weight=task.weight, limit=task.limit, split=task.split)
+            TaskSpec(
+                task.task,
+                task.metric,
+                weight=task.weight,
+                limit=task.limit,
+                split=task.split,
+                learn_from=task.learn_from,
+            )
             for task in objective.tasks
         ),
         include=tuple(str((root / name).resolve()) for name in objective.include),

@@ -47,6 +47,12 @@ class TaskConfig(_Strict):
     metric: str
     weight: float = Field(1.0, ge=0.0, description="share of this task in the fitness")
     limit: int | None = Field(None, gt=0, description="use at most this many items")
+    learn_from: Literal["metric", "probability"] | None = Field(
+        None,
+        description="what the search learns from: the metric, or the probability of the right "
+        "answer, which ranks candidates on half the items; default: that for multiple choice. "
+        "Finals and holdout always go by the metric",
+    )
     split: Literal["test", "validation", "training"] | None = Field(
         None,
         description="which of the task's splits gives the items; by default its test split if it "

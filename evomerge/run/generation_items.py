@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evomerge.candidate import ItemSelection
 from evomerge.evaluate.splits import minibatch
 from evomerge.run.plan import MOST_BY_COST, Batches
-from evomerge.score import Objective, TaskOutcomes, contributions
+from evomerge.score import Objective, TaskOutcomes, signals
 
 WINDOW = 5
 """Generations whose mean agreement decides."""
@@ -113,7 +113,7 @@ def agreement(objective: Objective, results: Sequence[Results]) -> float | None:
     """
     if len(results) < _FEWEST:
         return None
-    parts = np.stack([contributions(objective, result) for result in results])
+    parts = np.stack([signals(objective, result) for result in results])
     one, other = _ranks(parts[:, ::2].sum(axis=1)), _ranks(parts[:, 1::2].sum(axis=1))
     if one.std() == 0.0 or other.std() == 0.0:
         return 0.0

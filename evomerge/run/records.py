@@ -224,11 +224,17 @@ def _task_json(result: TaskOutcomes) -> dict[str, Any]:
         "values": [float(outcome.value) for outcome in result.outcomes],
         "weights": [float(outcome.weight) for outcome in result.outcomes],
         "truncated": [place for place, o in enumerate(result.outcomes) if o.truncated],
+        "probabilities": [o.probability for o in result.outcomes]
+        if any(o.probability is not None for o in result.outcomes)
+        else None,
     }
 
 
 def _task_of(entry: Mapping[str, Any]) -> TaskOutcomes:
     columns = zip(entry["items"], entry["values"], entry["weights"], strict=True)
     cut = frozenset(entry["truncated"])
-    outcomes = (ItemOutcome(*column, place in cut) for place, column in enumerate(columns))
+    likely = entry["probabilities"] or [None] * len(entry["items"])
+    outcomes = (
+        ItemOutcome(*column, place in cut, likely[place]) for place, column in enumerate(columns)
+    )
     return TaskOutcomes(entry["task"], tuple(outcomes))

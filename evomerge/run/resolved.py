@@ -43,6 +43,7 @@ def resolved_run(
             "weight": goal.weight,
             "aggregation": goal.aggregation,
             "higher_is_better": goal.higher_is_better,
+            "learn_from": goal.learn_from,
         }
         for goal in plan.objective.goals
     ]

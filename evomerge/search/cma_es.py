@@ -107,7 +107,9 @@ class CmaEs:
 
     def ask(self) -> Genotype:
         """One sample of the current distribution."""
-        with _untouched_global_random_state():
+        with (
+            _quietly()
+        ):  # nothing else: this is done for every candidate, and draws from ours alone
             (sample,) = self._es.ask(1)
         return self._genotype(sample)
 
@@ -140,12 +142,18 @@ class CmaEs:
 
 
 @contextmanager
+def _quietly() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def _untouched_global_random_state() -> Iterator[None]:
     """Some paths of pycma draw from NumPy's global generator; the caller must not notice."""
     state = np.random.get_state()  # noqa: NPY002
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quietly():
             yield
     finally:
         np.random.set_state(state)  # noqa: NPY002

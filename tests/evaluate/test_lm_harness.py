@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,9 @@ from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.evaluate.catalog import load_catalog
 from evomerge.evaluate.evaluator import Evaluator, EvaluatorSpec, TaskSpec
 from evomerge.evaluate.lm_harness import LmHarness, full_results
+from evomerge.evaluate.prompts import Prompts
 from evomerge.evaluate.splits import minibatch
-from evomerge.score import Objective
+from evomerge.score import PROBABILITY, Objective
 
 BATCH = 4
 TASKS = (
@@ -129,6 +132,22 @@ def test_numbers_are_those_of_the_command_line(
     (file,) = (tmp_path / "out").rglob("results_*.json")
     stock = json.loads(file.read_text(encoding="utf-8"))["results"]
     assert ours(full_results(spec_of(folder, shots=2), model, tokenizer)) == values(stock)
+
+
+def test_models_that_share_prompts_answer_as_they_do_alone(
+    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec, other = spec_of(folder, shots=2), copy.deepcopy(model)
+    with torch.no_grad():
+        other.lm_head.weight.mul_(-1.0)
+    alone = [LmHarness(each, tokenizer, spec) for each in (model, other)]
+    expected = [harness.evaluate(everything(harness)) for harness in alone]
+    prompts = Prompts(spec, None)
+    one, two = (LmHarness(each, tokenizer, spec, prompts=prompts) for each in (model, other))
+    found = [harness.evaluate(everything(harness)) for harness in (one, two, one)]
+    assert found == [*expected, expected[0]]
+    assert expected[0] != expected[1]
+    assert one.full_results() == alone[0].full_results()
 
 
 @pytest.mark.parametrize("shots", [0, 2])
@@ -278,3 +297,56 @@ def test_a_template_that_is_not_there_and_a_model_elsewhere(
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<eos>")
     with pytest.raises(PreflightFailed, match=r"apply_chat_template: the tokenizer has no chat"):
         LmHarness(model, bare, spec_of(folder, chat=True))
+
+
+def learning(folder: Path, task: str, metric: str, learn_from: str | None = None) -> EvaluatorSpec:
+    return spec_of(folder, TaskSpec(task, metric, learn_from=learn_from))
+
+
+def test_the_probability_of_the_right_choice_is_that_of_the_likelihoods(
+    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    harness = LmHarness(model, tokenizer, learning(folder, "example_choice", "acc"))
+    (goal,) = harness.goals()
+    assert goal.learn_from == PROBABILITY
+    (result,) = harness.evaluate(everything(harness))
+    loaded = harness._loaded["example_choice"]
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
+    for place, outcome in enumerate(result.outcomes[:6]):
+        doc = loaded.docs[loaded.items.index(outcome.item)]
+        prompt = harness._frozen["example_choice"].text(loaded.items.index(outcome.item))
+        choices = loaded.task.doc_to_choice(doc)
+        gold = choices[loaded.task.doc_to_target(doc)]
+        context = prompt[: -len(gold)].rstrip()
+        asked = [SimpleNamespace(args=(context, f" {choice}")) for choice in choices]
+        likelihoods = [value for value, _ in lm.loglikelihood(asked, disable_tqdm=True)]
+        expected = np.exp(likelihoods[choices.index(gold)]) / np.exp(likelihoods).sum()
+        assert outcome.probability == pytest.approx(expected, rel=1e-4), place
+
+
+def test_a_generated_answer_has_a_probability_when_asked_for(
+    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    task, metric = "example_extract", "exact_match,job"
+    plain = LmHarness(model, tokenizer, learning(folder, task, metric))
+    (without,) = plain.evaluate(everything(plain))
+    assert {o.probability for o in without.outcomes} == {None}
+    harness = LmHarness(model, tokenizer, learning(folder, task, metric, PROBABILITY))
+    (result,) = harness.evaluate(everything(harness))
+    assert [o.value for o in result.outcomes] == [o.value for o in without.outcomes]
+    first = result.outcomes[0]
+    doc = harness._loaded[task].items.index(first.item)
+    context, answer = harness._frozen[task].answer(doc)
+    before = tokenizer(context)["input_ids"]
+    tokens = tokenizer(context + answer)["input_ids"]
+    with torch.no_grad():
+        logs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    spelt = [float(logs[place - 1, tokens[place]]) for place in range(len(before), len(tokens))]
+    assert first.probability == pytest.approx(float(np.exp(np.mean(spelt))), rel=1e-4)
+
+
+def test_what_has_no_right_answer_cannot_be_learnt_from(
+    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with pytest.raises(PreflightFailed, match="'rolling': learn_from: probability needs"):
+        LmHarness(model, tokenizer, learning(folder, "rolling", "word_perplexity", PROBABILITY))
