@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -49,7 +49,10 @@ class Landscape(Protocol):
         ...
 
     def worker(self, failing: float) -> Callable[[], EvaluatingWorker]:
-        """Makes workers; that share of the candidates of the search fails."""
+        """Makes workers, which know how likely right answers were.
+
+        That share of the candidates of the search fails.
+        """
         ...
 
     def truth(self, recipe: Recipe) -> Floats:
@@ -100,9 +103,16 @@ class SimulatedWorker:
             return Failed("non-finite weights", "drawn by lot")
         ((task, ids),) = assignment.items.tasks
         items = np.fromiter((int(name[1:]) for name in ids), np.intp, len(ids))
-        right = self._landscape.terrain.right(self._u, items).tolist()
-        outcomes = tuple(map(ItemOutcome, ids, right))
-        return Scored((TaskOutcomes(task, outcomes),), 0.0, 0.0)
+        right, gold = self._landscape.terrain.answers(self._u, items)
+        return Scored((outcomes_of(task, ids, right, gold),), 0.0, 0.0)
+
+
+def outcomes_of(task: str, ids: Sequence[str], right: Floats, gold: Floats) -> TaskOutcomes:
+    """The answers of one task."""
+    pairs = zip(ids, right.tolist(), gold.tolist(), strict=True)
+    return TaskOutcomes(
+        task, tuple(ItemOutcome(item, value, probability=likely) for item, value, likely in pairs)
+    )
 
 
 def fails(share: float, seed: int, assignment: Assignment) -> bool:

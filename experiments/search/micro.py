@@ -19,14 +19,14 @@ import halves
 import numpy as np
 import torch
 import yaml
-from landscapes import MICRO, fails
+from landscapes import MICRO, fails, outcomes_of
 from simulator import Floats, Indices
 
 from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
 from evomerge.errors import BuildFailed
 from evomerge.recipe import Recipe
 from evomerge.run.pool import EvaluatingWorker
-from evomerge.score import ItemOutcome, Objective, TaskGoal, TaskOutcomes
+from evomerge.score import Objective, TaskGoal, TaskOutcomes
 from evomerge.seeding import generator
 from evomerge.space import SearchSpace
 from evomerge.space_file import read_space
@@ -165,8 +165,7 @@ class MicroWorker:
         results: list[TaskOutcomes] = []
         for task, ids in assignment.items.tasks:
             items = np.fromiter((int(name[1:]) for name in ids), np.intp, len(ids))
-            right, _ = models.answers(task, items)
-            results.append(TaskOutcomes(task, tuple(map(ItemOutcome, ids, right.tolist()))))
+            results.append(outcomes_of(task, ids, *models.answers(task, items)))
         return Scored(tuple(results), 0.0, 0.0)
 
 

@@ -17,6 +17,7 @@ from evomerge.run.core import Schedule
 from evomerge.run.plan import Batches, Budget, RunPlan, StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stage_plans import stage_plan
+from evomerge.score import METRIC, PROBABILITY, Objective
 from evomerge.search.cma_es import CmaEs, default_population
 from evomerge.search.random import Random
 from evomerge.search.strategy import Strategy
@@ -32,13 +33,16 @@ def evomerge(
     settings: Mapping[str, Any] | None = None,
     *,
     workers: int = 1,
+    learn_from: str = METRIC,
     changed: Callable[[StagePlan], StagePlan] = lambda stage: stage,
 ) -> Protocol:
     """The product with `strategy:` settings of a space file; `changed` alters its plan."""
 
     def plan(landscape: Landscape, budget: int, seed: int) -> RunPlan:
         stage = _stage(landscape, dict(settings or {}), budget, seed, workers)
-        return _run_plan(landscape, changed(stage), budget, seed)
+        whole = _run_plan(landscape, changed(stage), budget, seed)
+        goals = tuple(replace(goal, learn_from=learn_from) for goal in whole.objective.goals)
+        return replace(whole, objective=Objective(goals))
 
     return plan
 
@@ -147,6 +151,7 @@ def _uniform(landscape: Landscape, seed: int) -> Strategy:
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         "evomerge": evomerge(),
+        "evomerge, probabilities": evomerge(learn_from=PROBABILITY),
         "Sakana": rival(None, _cma),
         "mergekit-evolve": rival(100, _mergekit),
         "Mergenetic": rival(20, _mergenetic),

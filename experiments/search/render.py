@@ -23,6 +23,7 @@ README = HERE / "README.md"
 COLOURS: Mapping[str, str] = MappingProxyType(
     {
         "evomerge": "#0b6e4f",
+        "evomerge, probabilities": "#5fc49a",
         "Sakana": "#c1440e",
         "mergekit-evolve": "#3d5a98",
         "Mergenetic": "#8d5a97",

@@ -101,9 +101,15 @@ class Terrain:
         return (self.margins(u, items) > 0.0).astype(np.float64)
 
     def gold(self, u: Floats, items: Indices) -> Floats:
-        """The continuous score of each of `items`, shape [n] (equation 7)."""
-        shifted = self.margins(u, items) + PRIVATE * self._items.private[items]
-        return np.asarray(1.0 / (1.0 + np.exp(-shifted / TEMPERATURE)))
+        """The continuous score of each of `items`, shape [n]."""
+        return self.answers(u, items)[1]
+
+    def answers(self, u: Floats, items: Indices) -> tuple[Floats, Floats]:
+        """Right or wrong, and the continuous score (equation 7), of each of `items`."""
+        margins = self.margins(u, items)
+        shifted = margins + PRIVATE * self._items.private[items]
+        gold = 1.0 / (1.0 + np.exp(-shifted / TEMPERATURE))
+        return (margins > 0.0).astype(np.float64), np.asarray(gold)
 
     def quality(self, u: Floats) -> float:
         """The true quality: the share of TRUTH items, of which no search sees any."""
