@@ -27,7 +27,7 @@ with warnings.catch_warnings():  # pycma warns on import when matplotlib is abse
 LATE_GENERATIONS = 3
 _MARGIN = 0.02
 _STAYS = 0.2
-"""Least standard deviation of an ordered number, in steps: section 3 of Marty et al."""
+"""Least standard deviation of an ordered number, in steps (Marty et al.)."""
 _NEVER = 10**9
 _DIAGONAL_FROM = 40
 
