@@ -54,8 +54,8 @@ class Archive:
         return [self._recall(c) for c in sorted(judged, key=lambda c: (-judged[c].worth, c))]
 
     def trades(self, stage: str) -> list[Candidate]:
-        """The candidates of a stage that no other dominates."""
-        judged = self._judged.get(stage, {})
+        """The candidates of a stage that no other dominates; none with a single objective."""
+        judged = {c: one for c, one in self._judged.get(stage, {}).items() if one.point}
         numbers = sorted(judged)
         places = front([judged[number].point for number in numbers])
         return [self._recall(numbers[place]) for place in places]

@@ -25,6 +25,8 @@ def resolved(population: int = 8) -> dict[str, Any]:
     return {
         "name": "fake",
         "space": SPACE,
+        "objective": {"combine": "weighted_mean"},
+        "constraints": [],
         "goals": [{"task": "task", "metric": "acc,none"}],
         "searches": [{"name": "", "population": population, "baselines": baselines}],
     }
