@@ -131,16 +131,19 @@ def advice(effect: GeneEffect, space: SearchSpace | None) -> str:
     # the two errors may be those of one comparison: they add up
     if curve[best] - curve[worst] < _CLEARLY * (error[best] + error[worst]):
         return ""
-    if space is not None and not space.axes[effect.gene].ordered:
-        return f"best: {_written(space.genes[effect.gene].decode(effect.grid[best]))}"
-    margin = max(1, len(curve) // 8)
-    if best >= len(curve) - margin:
-        return "more is better"
-    if best < margin:
-        return "less is better"
     place = effect.grid[best]
-    value = place if space is None else space.genes[effect.gene].decode(place)
-    return f"best near {_written(value)}"
+    value = _written(place if space is None else space.genes[effect.gene].decode(place))
+    if space is not None and not space.axes[effect.gene].ordered:
+        return f"best: {value}"
+    margin = max(1, len(curve) // 8)
+    if not margin <= best < len(curve) - margin:
+        return "less is better" if best < margin else "more is better"
+    low, high = (
+        bool(curve[best] - curve[end] >= _CLEARLY * (error[best] + error[end])) for end in (0, -1)
+    )
+    if low and high:
+        return f"best near {value}"
+    return "not too low" if low else "not too high" if high else ""
 
 
 def _written(value: Scalar) -> str:

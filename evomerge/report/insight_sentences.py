@@ -92,9 +92,9 @@ def won_told(won: WonLayers, scale: Scale) -> Told:
     sure = [sum(group.sure == word for group in decided) for word in (CLEAR, LEANING)]
     rest = len(won.groups) - sum(sure)
     finding = (
-        f"Of {count(len(won.groups), 'layer group')}, {sure[0]} clearly "
-        f"{'belongs' if sure[0] == 1 else 'belong'} to one parent and {sure[1]} "
-        f"{'leans' if sure[1] == 1 else 'lean'} to one."
+        f"Of {count(len(won.groups), 'layer group')}, {sure[0] or 'none'} clearly "
+        f"{'belong' if sure[0] > 1 else 'belongs'} to one parent and {sure[1] or 'none'} "
+        f"{'lean' if sure[1] > 1 else 'leans'} to one."
     )
     if rest:
         finding += f" For the other {rest} the search cannot tell: equal weights may do as well."

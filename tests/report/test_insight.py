@@ -106,6 +106,9 @@ def test_advice_says_where_a_gene_is_best() -> None:
     assert advice(effect(grid, rising[::-1]), space) == "less is better"
     hill = tuple(-((place - 0.4) ** 2) for place in grid)
     assert advice(effect(grid, hill), space) == "best near 0.8"
+    slope = tuple(min(value, 1.5 - value) for value in grid)
+    assert advice(effect(grid, slope, error=0.1), space) == "not too low"
+    assert advice(effect(grid, slope[::-1], error=0.1), space) == "not too high"
     assert advice(effect(grid, rising, error=0.9), space) == ""
     assert advice(replace(effect(grid, rising), clear=False), space) == ""
     choice = space_of(ChoiceGene("c", ("ties", "linear")))
