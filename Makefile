@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ORACLE := .venv-mergekit
 EXTRAS ?= quickstart
+# how many processes test side by side
+JOBS ?= 2
 
 .PHONY: install test check parity quickstart clean
 
@@ -24,7 +26,7 @@ check:
 	$(BIN)/lint-imports --no-cache
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 # The same merges with mergekit, which lives in an environment of its own; about half an hour.
 parity: $(ORACLE)/.installed

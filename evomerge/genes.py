@@ -31,10 +31,6 @@ class Axis:
         assert self.steps is not None, "a continuous axis has no steps"
         return _middle(step, self.steps)
 
-    def settled(self, position: float) -> float:
-        """The one position that stands for all with the same value."""
-        return position if self.steps is None else self.middle(self.step(position))
-
 
 CONTINUOUS = Axis()
 

@@ -39,6 +39,8 @@ TOP_KEYS = (
     "recipes",
 )
 _KINDS = {p.name: p.kind for signature in SIGNATURES.values() for p in signature.parameters}
+_NUMBERS = (bool, int, float)
+_SCALARS = frozenset({*_NUMBERS, str})
 _WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
 
@@ -54,6 +56,19 @@ def from_mapping(mapping: Any, where: str) -> Recipe:
         raise InvalidInput(reader.problems)
     assert recipe is not None
     return recipe
+
+
+def read_setting(value: Any, name: str, where: str, path: str) -> Setting:
+    """The setting of the known parameter `name`, at `path` of a file, from parsed YAML.
+
+    Raises:
+        InvalidInput: every problem found, one line each.
+    """
+    reader = _Reader(where)
+    setting = reader.setting(value, name, f"{path}.{name}")
+    if reader.problems:
+        raise InvalidInput(reader.problems)
+    return setting
 
 
 class _Reader:
@@ -241,6 +256,8 @@ class _Reader:
         return Parameters.of(settings)
 
     def setting(self, value: Any, name: str, path: str) -> Setting:
+        if type(value) in _SCALARS:  # before what is slow to tell: nearly all, for every candidate
+            return Setting((Clause(self.scalar(value, name, path)),))
         entries = value if isinstance(value, list) else [value]
         if not any(isinstance(entry, Mapping) for entry in entries):
             return Setting((Clause(self.value(value, name, path)),))
@@ -283,8 +300,9 @@ class _Reader:
 
 
 def _number_or_flag(value: Any) -> Scalar | None:
-    if isinstance(value, bool | int | float):
-        return value
+    if isinstance(value, _NUMBERS):
+        number: Scalar = value
+        return number
     if isinstance(value, str):
         if value.lower() in _WORDS:
             return _WORDS[value.lower()]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from evomerge.tokenizer_policy import TokenizerPolicy
@@ -193,7 +194,7 @@ class Recipe:
         """The type that result tensors are rounded to, once; None: the parents' promoted type."""
         return self.out_dtype or self.dtype
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash of everything that can change the merged weights or their files; 16 hex digits."""
         text = _ENCODER.encode(self)
@@ -202,8 +203,9 @@ class Recipe:
 
 def _fields(value: Any) -> dict[str, object]:
     """A part of a recipe as a mapping with its type's name."""
-    names = value.__dataclass_fields__
-    return {"": type(value).__name__, **{name: getattr(value, name) for name in names}}
+    found = {"": type(value).__name__, **vars(value)}  # faster than asking for each field
+    found.pop("digest", None)  # what a recipe knows of itself once it was asked
+    return found
 
 
 # The encoder writes tuples as lists, and asks for the parts that it does not know: all dataclasses.

@@ -145,9 +145,20 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class Objective:
-    """The goals and their weights; fitness is the weighted mean of signed ratios, maximised."""
+    """The goals and their weights; fitness is the weighted mean of signed ratios, maximised.
+
+    Attributes:
+        goals: a task of weight 0 is scored for constraints only.
+        pareto: every goal that has weight is an objective of its own.
+    """
 
     goals: tuple[TaskGoal, ...]
+    pareto: bool = False
+
+    @property
+    def trades(self) -> tuple[TaskGoal, ...]:
+        """The goals that are objectives of their own; empty when the fitness is all there is."""
+        return tuple(goal for goal in self.goals if goal.weight > 0) if self.pareto else ()
 
     def goal(self, task: str) -> TaskGoal:
         """The goal of `task`."""
@@ -170,7 +181,19 @@ class Objective:
 
     def aims(self, sums: tuple[TaskTotals, ...]) -> tuple[float, ...]:
         """What a strategy maximises, one number per objective, from the totals of every task."""
-        return (sum(self.share(task.task) * self._aim(task) for task in sums),)
+        if not self.pareto:
+            return (sum(self.share(task.task) * self._aim(task) for task in sums),)
+        return tuple(self._aim(task) for task in self._traded(sums))
+
+    def point(self, sums: tuple[TaskTotals, ...]) -> tuple[float, ...]:
+        """The metric of every objective, signed so that more is better; empty when there is one."""
+        return tuple(
+            self.goal(task.task).sign * (task.value / task.weight) for task in self._traded(sums)
+        )
+
+    def _traded(self, sums: tuple[TaskTotals, ...]) -> list[TaskTotals]:
+        by_task = {task.task: task for task in sums}
+        return [by_task[goal.task] for goal in self.trades if goal.task in by_task]
 
     def _aim(self, task: TaskTotals) -> float:
         goal = self.goal(task.task)

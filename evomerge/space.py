@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from evomerge.candidate import Genotype
 from evomerge.genes import CONTINUOUS, Axis, Gene
-from evomerge.mergekit_reader import from_mapping
 from evomerge.recipe import Parameters, Recipe, Scalar
 from evomerge.signatures import SIGNATURES
-
-
-@dataclass(frozen=True)
-class Draw:
-    """A place in the template that takes the value of one gene."""
-
-    gene: int
+from evomerge.stencil import Draw, Stencils
 
 
 @dataclass(frozen=True)
@@ -71,9 +65,13 @@ class SearchSpace:
         )
 
     def decode(self, genotype: Genotype) -> Recipe:
-        """The recipe with every gene's value filled in; pure, about a millisecond."""
-        recipe = from_mapping(_fill(self.template, self.values(genotype)), "search space")
+        """The recipe with every gene's value filled in; pure, about a tenth of a millisecond."""
+        recipe = self._stencils.filled(self.values(genotype))
         return _known_parameters_only(recipe) if self.methods_vary else recipe
+
+    @cached_property
+    def _stencils(self) -> Stencils:
+        return Stencils(self.template)
 
     @property
     def methods_vary(self) -> bool:
@@ -119,18 +117,6 @@ class SearchSpace:
                 key = (place.parameter, place.model, *depth)
             blocks.append(found.setdefault(key, len(found)))
         return tuple(blocks)
-
-
-def _fill(template: Any, values: tuple[Scalar, ...]) -> Any:
-    if isinstance(template, str | int | float):  # first: nearly all, for every candidate
-        return template
-    if isinstance(template, Draw):
-        return values[template.gene]
-    if isinstance(template, Mapping):
-        return {key: _fill(entry, values) for key, entry in template.items()}
-    if isinstance(template, list):
-        return [_fill(entry, values) for entry in template]
-    return template
 
 
 def _known_parameters_only(recipe: Recipe) -> Recipe:

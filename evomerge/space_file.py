@@ -13,7 +13,8 @@ from evomerge.mergekit_reader import TOP_KEYS
 from evomerge.model_reference import in_text_form
 from evomerge.parameter import Parameter, Scope
 from evomerge.signatures import SIGNATURES, Base, did_you_mean
-from evomerge.space import Draw, Place, SearchSpace
+from evomerge.space import Place, SearchSpace
+from evomerge.stencil import Draw
 from evomerge.tokenizer_yaml import TOKENIZER_KEYS
 
 SPACE_KEYS = (*(key for key in TOP_KEYS if key != "modules"), "layer_groups", "filters")

@@ -56,16 +56,20 @@ def fitness_interval(objective: Objective, results: tuple[TaskOutcomes, ...]) ->
     values = [o.value for result in results for o in result.outcomes]
     goal = objective.goals[0]
     if len(objective.goals) == 1 and goal.sign > 0 and set(values) <= {0.0, 1.0}:
-        n = len(values)
-        centre = (value + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
-        half = _Z95 * math.sqrt(value * (1 - value) / n + _Z95**2 / (4 * n * n)) / (1 + _Z95**2 / n)
-        return Interval(value, max(0.0, centre - half), min(1.0, centre + half))
+        return wilson(value, len(values))
     variance = sum(
         (objective.share(score.task) * _ratio_stderr(objective, result)) ** 2
         for score, result in zip(objective.scores(results), results, strict=True)
     )
     half = _Z95 * math.sqrt(variance)
     return Interval(value, value - half, value + half)
+
+
+def wilson(share: float, n: int) -> Interval:
+    """Wilson's 95 % interval of a share of n outcomes."""
+    centre = (share + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
+    half = _Z95 * math.sqrt(share * (1 - share) / n + _Z95**2 / (4 * n * n)) / (1 + _Z95**2 / n)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def paired_difference(

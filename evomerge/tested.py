@@ -15,6 +15,7 @@ TESTED: Mapping[str, str] = MappingProxyType(
         "matplotlib": "3.11.2",
         "numba": "0.68.1",
         "numpy": "2.4.6",
+        "optuna": "5.0.0",
         "packaging": "26.3",
         "psutil": "7.2.2",
         "pydantic": "2.14.3",

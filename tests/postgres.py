@@ -83,16 +83,27 @@ def server(found: Path) -> Iterator[Server]:
     fast = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=fast, prefix="evomerge-pg-") as folder:
         _own(Path(folder))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        made = Server(found, Path(folder), port)
+        made = Server(found, Path(folder), _free_port())
         try:
             made.create()
             yield made
         finally:
             if (Path(folder) / "data" / "postmaster.pid").exists():
                 made.stop()
+
+
+def _free_port() -> int:
+    """Below those that connections get, which come and go: nobody else takes it meanwhile."""
+    start = 20_000 + os.getpid() % 5_000
+    for port in range(start, start + 5_000):
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
 
 
 def _own(path: Path) -> None:

@@ -111,8 +111,9 @@ def _kill_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 def _free_port() -> int:
-    """Below the ports that Ray gives to workers."""
-    for port in range(6390, 6890):
+    """Below the ports that Ray gives to workers; two processes do not begin with the same."""
+    start = 6390 + os.getpid() % 1000
+    for port in range(start, start + 500):
         with socket.socket() as candidate:
             try:
                 candidate.bind(("127.0.0.1", port))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from evomerge import yaml12
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "cluster"
-PATIENCE = 30.0
+PATIENCE = 300.0
 
 SRUN = """#!/bin/bash
 echo "srun $*" >> "$LOG"
@@ -42,12 +43,27 @@ exit 4
 """
 
 
+def free_port() -> int:
+    """One that slurm.sh can come to."""
+    for port in range(6379 + 2500, 6379 + 3000):
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
+
+
 class Job:
     """A run of slurm.sh with stand-ins for Slurm, Ray and evomerge."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._log = folder / "log"
         self._log.touch()
+        self.port = free_port()
+        self.number = self.port - 6379 + 3000
         stubs = {"srun": SRUN, "ray": RAY, "scontrol": SCONTROL, "evomerge": EVOMERGE}
         for name, text in stubs.items():
             (folder / name).write_text(text)
@@ -56,7 +72,7 @@ class Job:
             **os.environ,
             "PATH": f"{folder}:{os.environ['PATH']}",
             "LOG": str(self._log),
-            "SLURM_JOB_ID": str(os.getpid()),
+            "SLURM_JOB_ID": str(self.number),
             "SLURM_JOB_NODELIST": "node-[a-c]",
             "SLURM_GPUS_ON_NODE": "2",
         }
@@ -77,7 +93,7 @@ class Job:
 def test_the_job_starts_ray_on_every_node_and_hands_the_drivers_code_on(tmp_path: Path) -> None:
     job = Job(tmp_path, "--space", "a b.yaml")
     assert job.process.wait(PATIENCE) == 4
-    port = 6379 + os.getpid() % 3000
+    port = job.port
     steps = [line for line in job.lines if line.startswith("srun ")]
     places = [step.split("--nodelist=")[1].split()[0] for step in steps]
     # The head first; the others are started side by side, so that either may log first.
@@ -95,7 +111,7 @@ def test_a_signal_before_the_end_drains_the_driver_and_requeues_the_job(tmp_path
     job.wait_for("running")
     os.kill(job.process.pid, signal.SIGTERM)
     assert job.process.wait(PATIENCE) == 75
-    assert job.lines[-2:] == ["drained", f"scontrol requeue {os.getpid()}"]
+    assert job.lines[-2:] == ["drained", f"scontrol requeue {job.number}"]
 
 
 def test_the_cluster_file_is_what_rays_launcher_reads() -> None:

@@ -71,7 +71,8 @@ class View:
             self._best = (event.fitness, event.candidate.id)
         if event.stage == "baseline" and (self._bar is None or event.fitness > self._bar[0]):
             self._bar = (event.fitness, event.candidate.origin)
-        return None if event.stage == "search" else f"{event.stage}: {name} {event.fitness:.4f}"
+        quiet = event.stage == "search" or "reference" in event.stage
+        return None if quiet else f"{event.stage}: {name} {event.fitness:.4f}"
 
     def first_failure(self, event: Progress) -> bool:
         """Whether the event is the first failure: that one is shown in full, at once."""

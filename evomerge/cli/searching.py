@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,8 @@ from evomerge.report.html import render_report
 from evomerge.report.insight import explain
 from evomerge.report.sentences import stamps
 from evomerge.report.summarize import summarize
-from evomerge.report.terminal import results_table, verdict_lines
+from evomerge.report.summary import RunSummary, TradeRow
+from evomerge.report.terminal import front_table, results_table, verdict_lines
 from evomerge.run.build import BuiltRun, build_run
 from evomerge.run.config import SpaceFile, read_space_file, seconds
 from evomerge.run.deadlines import UNKNOWN, Deadlines
@@ -249,6 +250,8 @@ def _print_result(run_dir: Path, *, as_json: bool) -> bool | None:
             "winner": None if winner is None else winner.label,
             "fitness": None if winner is None else winner.fitness,
             "better": summary.better,
+            "front": [asdict(row) for row in _front(summary)],
+            "constraints": [asdict(line) for line in summary.constraints],
             "verified": standing(summary) in VERIFIED,
             "stamps": stamps(summary),
             "truncated": {row.label: truncated_share(row) for row in results(summary).rows},
@@ -259,9 +262,17 @@ def _print_result(run_dir: Path, *, as_json: bool) -> bool | None:
         return summary.better
     out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
     out.print(results_table(summary))
+    front = front_table(summary)
+    if front is not None:
+        out.print(front)
     for line in verdict_lines(summary):
         out.print(line, highlight=False, markup=False)
     out.print(f"\nmodel   {run_dir / 'best' / 'model'}", highlight=False, markup=False)
     out.print(f"recipe  {run_dir / 'best' / 'recipe.yaml'}", highlight=False, markup=False)
     out.print(f"report  {run_dir / 'report.html'}", highlight=False, markup=False)
     return summary.better
+
+
+def _front(summary: RunSummary) -> tuple[TradeRow, ...]:
+    rows = () if summary.front is None else summary.front.rows
+    return tuple(row for row in rows if row.place == "front")

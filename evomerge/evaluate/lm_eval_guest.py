@@ -65,8 +65,11 @@ def guest(seed: int) -> Iterator[None]:
     gpu_states = torch.cuda.get_rng_state_all() if on_gpu else []
     random.seed(PYTHON_SEED)
     np.random.seed(seed)  # noqa: NPY002 - lm-eval and the code of its tasks draw from it
-    if torch:
+    if on_gpu:
         torch.manual_seed(seed)
+    elif torch:
+        # a GPU that nobody uses would note the request with a stack trace, in milliseconds
+        torch.default_generator.manual_seed(seed)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield

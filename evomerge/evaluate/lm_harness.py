@@ -12,13 +12,12 @@ from lm_eval.evaluator import evaluate
 from evomerge.candidate import ItemSelection, parts
 from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.evaluate.evaluator import EvaluatorSpec
-from evomerge.evaluate.frozen_task import FrozenTask
 from evomerge.evaluate.gold import choice_probability
 from evomerge.evaluate.lm_eval_guest import guest
 from evomerge.evaluate.outcomes import item_outcome
-from evomerge.evaluate.preflight import aggregation_name, resolve_goals
+from evomerge.evaluate.preflight import aggregation_name
+from evomerge.evaluate.prompts import Prompts
 from evomerge.evaluate.scoring_model import ScoringModel, finite_logits
-from evomerge.evaluate.task_loading import LoadedTask, explain, load_tasks
 from evomerge.score import AGGREGATIONS, PROBABILITY, TaskGoal, TaskOutcomes, joined, task_score
 
 
@@ -33,15 +32,23 @@ class LmHarness:
     """
 
     def __init__(
-        self, model: torch.nn.Module, tokenizer: Any, spec: EvaluatorSpec, device: str = "cpu"
+        self,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        spec: EvaluatorSpec,
+        device: str = "cpu",
+        *,
+        prompts: Prompts | None = None,
     ) -> None:
-        """Load the tasks of `spec` and build all prompts.
+        """Load the tasks of `spec` and build all prompts, unless `prompts` has them.
 
         Args:
             model: a causal language model of transformers; borrowed, put into evaluation mode.
             tokenizer: its tokenizer; copied.
             spec: what to score, and how.
             device: where the model's weights are; they are not moved.
+            prompts: of `spec` and in this tokenizer's chat template, if any; shared with models
+                that are scored before or after this one, not meanwhile.
 
         Raises:
             InvalidInput: the task files or the list of tasks are wrong.
@@ -59,16 +66,10 @@ class LmHarness:
         self._batch_size = spec.batch_size
         self._model = model
         with guest(spec.seed):
-            tasks = load_tasks(spec)
-            self._goals = resolve_goals(tasks, spec.seed)
             self._lm = ScoringModel(model, tokenizer, spec.batch_size)
-            chat = self._lm if spec.apply_chat_template else None
-            self._frozen = {t.spec.task: _freeze(t, spec.seed, chat) for t in tasks}
-        self._loaded = {loaded.spec.task: loaded for loaded in tasks}
-        self._position = {
-            name: {item: doc for doc, item in enumerate(loaded.items)}
-            for name, loaded in self._loaded.items()
-        }
+        prompts = prompts or Prompts(spec, self._lm if spec.apply_chat_template else None)
+        self._goals, self._frozen = prompts.goals, prompts.frozen
+        self._loaded, self._position = prompts.loaded, prompts.position
 
     def items(self) -> Mapping[str, tuple[str, ...]]:
         """All item ids of each task, ascending."""
@@ -221,10 +222,3 @@ def full_results(spec: EvaluatorSpec, model: torch.nn.Module, tokenizer: Any) ->
     """Score `model` once on all items of all tasks; see `LmHarness.full_results`."""
     device = next(model.parameters()).device
     return LmHarness(model, tokenizer, spec, str(device)).full_results()
-
-
-def _freeze(loaded: LoadedTask, seed: int, chat: ScoringModel | None) -> FrozenTask:
-    try:
-        return FrozenTask(loaded, seed, chat=chat)
-    except Exception as error:  # whatever lm-eval raises while it builds prompts is about the task
-        raise PreflightFailed(explain(loaded.spec.task, error)) from error

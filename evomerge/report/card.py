@@ -12,6 +12,12 @@ from evomerge import yaml12
 from evomerge.errors import InvalidInput
 from evomerge.report.evidence import result_rows, results, standing
 from evomerge.report.formats import scale_of
+from evomerge.report.front_text import (
+    constraint_sentences,
+    front_heads,
+    front_lines,
+    front_sentences,
+)
 from evomerge.report.page import protocol, task_table
 from evomerge.report.sentences import STAMPS, cautions, evidence_sentences, headline, stamps
 from evomerge.report.summary import RunSummary
@@ -47,6 +53,10 @@ def render_card(summary: RunSummary) -> str:
         results=results(summary),
         rows=result_rows(summary, scale),
         tasks=task_table(summary),
+        front_lines=front_lines(summary),
+        front_heads=front_heads(summary),
+        front_sentences=front_sentences(summary),
+        constraints=constraint_sentences(summary),
         protocol=protocol(summary, scale),
         recipe=_fenced(summary.winner_recipe, "yaml"),
     )  # fmt: skip

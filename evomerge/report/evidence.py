@@ -29,9 +29,20 @@ class Standing(Enum):
     WORSE = "worse"
     UNDECIDED = "undecided"
     UNVERIFIED = "unverified"
+    ALONE = "alone keeps the constraints"
+    BROKEN = "violates a constraint"
 
 
-VERIFIED = frozenset({Standing.BETTER, Standing.NOT_BETTER, Standing.WORSE, Standing.UNDECIDED})
+VERIFIED = frozenset(
+    {
+        Standing.BETTER,
+        Standing.NOT_BETTER,
+        Standing.WORSE,
+        Standing.UNDECIDED,
+        Standing.ALONE,
+        Standing.BROKEN,
+    }
+)
 """The situations in which the holdout was used."""
 
 
@@ -79,10 +90,16 @@ def standing(summary: RunSummary) -> Standing:
         return Standing.INTERRUPTED if summary.state == "interrupted" else Standing.RUNNING
     if not summary.holdout:
         return Standing.UNVERIFIED
+    return Standing.BROKEN if summary.broken else _verified(summary)
+
+
+def _verified(summary: RunSummary) -> Standing:
+    """What the holdout shows of a winner that it does not see violate a constraint."""
     if summary.better is None:
         return Standing.UNDECIDED
     if summary.better:
-        return Standing.BETTER
+        alone = best_baseline(summary.holdout) is None
+        return Standing.ALONE if alone else Standing.BETTER
     evolved = summary.winner is not None and summary.winner.kind in EVOLVED
     return Standing.WORSE if evolved else Standing.NOT_BETTER
 
@@ -112,9 +129,10 @@ def is_winner(summary: RunSummary, row: ModelRow) -> bool:
 def best_baseline(rows: tuple[ModelRow, ...]) -> ModelRow | None:
     """The bar to clear: the best base, parent, fixed recipe or earlier result among the rows.
 
-    An earlier result that is handed over is none for itself.
+    An earlier result that is handed over is none for itself, and whoever violates a constraint is
+    none for anybody.
     """
-    bars = (row for row in best_first(rows) if row.kind != "winner")
+    bars = (row for row in best_first(rows) if row.kind != "winner" and row.eligible)
     return next((r for r in bars if r.kind != "stage" or r.comparison is not None), None)
 
 
@@ -124,6 +142,8 @@ def kind_word(summary: RunSummary, row: ModelRow) -> str:
     if row.kind == "winner":
         return "winner" if kept else "finalist"
     word = KIND_WORDS.get(row.kind, row.kind)
+    if not row.eligible:
+        word = "breaks limit"
     return f"{word}, kept" if kept else word
 
 

@@ -18,6 +18,13 @@ from evomerge.report.evidence import (
     standing,
 )
 from evomerge.report.formats import Scale, scale_of, short_names, typographic
+from evomerge.report.front_plots import cover_plot, front_plot
+from evomerge.report.front_text import (
+    constraint_table,
+    front_heads,
+    front_lines,
+    front_sentences,
+)
 from evomerge.report.gain_figure import gain_plot
 from evomerge.report.gene_figure import genes_plot
 from evomerge.report.insight import Insight, SearchInsight
@@ -38,6 +45,8 @@ _TONES = {
     Standing.WORSE: "bad",
     Standing.UNDECIDED: "fair",
     Standing.UNVERIFIED: "bad",
+    Standing.ALONE: "good",
+    Standing.BROKEN: "bad",
 }
 
 
@@ -77,6 +86,12 @@ def render_report(summary: RunSummary, insight: Insight) -> str:
         protocol=protocol(summary, scale),
         history=_themed(history_plot(summary)),
         comparison=_themed(comparison_plot(summary)),
+        front=_themed(front_plot(summary)),
+        front_lines=front_lines(summary, minus=scale.minus),
+        front_heads=front_heads(summary),
+        front_sentences=front_sentences(summary),
+        cover=_themed(cover_plot(summary)),
+        constraints=constraint_table(summary, minus=scale.minus),
         depth=_themed(depth_plot(summary)),
         route=_themed(route_plot(summary)),
         layers=_themed(layers_plot(summary)),

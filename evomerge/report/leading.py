@@ -9,6 +9,7 @@ from pathlib import Path
 from evomerge.candidate import Candidate
 from evomerge.report.claims import caveats
 from evomerge.report.recorded import RecordedRun, finalists, read_run
+from evomerge.run.final import Results
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,17 @@ class Leading:
 def leading_candidates(run_dir: Path, top: int) -> tuple[Leading, ...]:
     """The winner first, then the candidates that did best.
 
-    Candidates that reached the final are ranked by it, others by their distance from the mean of
-    their generation, because generations are scored on different items.
+    Candidates that reached the final are ranked by it, those on the front first; others by their
+    distance from the mean of their generation, because generations are scored on different items.
     """
     run = read_run(run_dir, driven=False)
     reached = finalists(run)
     fitness = {number: run.objective.fitness(found) for number, found in reached.items()}
-    found = [(n, f"fitness {fitness[n]:.4f} on the selection items") for n in _best_first(fitness)]
+    front = [] if run.decision is None else list(run.decision["front"])
+    found = [(n, _final_score(run, reached[n], n in front)) for n in _best_first(fitness)]
     if run.decision is not None:
         winner = int(run.decision["winner"])
-        found.sort(key=lambda entry: entry[0] != winner)
+        found.sort(key=lambda entry: (entry[0] != winner, entry[0] not in front))
     seen = {number for number, _ in found}
     lead = _leads(run)
     found += [
@@ -44,6 +46,14 @@ def leading_candidates(run_dir: Path, top: int) -> tuple[Leading, ...]:
         Leading(run.candidates[number], score, caveats(run, number))
         for number, score in found[:top]
     )
+
+
+def _final_score(run: RecordedRun, results: Results, on_front: bool) -> str:
+    fitness = f"fitness {run.objective.fitness(results):.4f}"
+    names = {goal.task for goal in run.objective.trades}
+    scores = (score for score in run.objective.scores(results) if score.task in names)
+    each = "".join(f", {score.task} {score.value:.4f}" for score in scores)
+    return f"{fitness}{each} on the selection items{', on the front' if on_front else ''}"
 
 
 def _best_first(fitness: Mapping[int, float]) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import SEARCH, Scored
+from evomerge.constraints import Constraint
 from evomerge.run.directory import read_resolved
 from evomerge.run.final import Results
 from evomerge.run.ledger import CandidateRows, Evaluation, LedgerReader, Tally
@@ -22,6 +23,7 @@ class RecordedRun:
 
     resolved: Mapping[str, Any]
     objective: Objective
+    constraints: tuple[Constraint, ...]
     candidates: CandidateRows
     tallies: tuple[Tally, ...]
     evaluations: tuple[Evaluation, ...]
@@ -96,7 +98,11 @@ def read_run(run_dir: Path, *, driven: bool) -> RecordedRun:
         texts = [str(event.payload["text"]) for event in reader.events("warning")]
         return RecordedRun(
             resolved,
-            Objective(tuple(TaskGoal(**goal) for goal in resolved["goals"])),
+            Objective(
+                tuple(TaskGoal(**goal) for goal in resolved["goals"]),
+                pareto=resolved["objective"]["combine"] == "pareto",
+            ),
+            tuple(Constraint(**entry) for entry in resolved["constraints"]),
             reader.candidate_rows(),
             tallies,
             tuple(e for stage in stages for e in reader.evaluations(stage)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from evomerge.constraints import Kept
 from evomerge.report.claims import UNVERIFIED, tuned_on_test
 from evomerge.report.evidence import (
     Standing,
@@ -32,6 +33,8 @@ STAMPS = {
     Standing.WORSE: "worse than the best baseline",
     Standing.UNDECIDED: "cannot tell",
     Standing.UNVERIFIED: "unverified",
+    Standing.ALONE: "alone keeps the constraints",
+    Standing.BROKEN: "violates a constraint",
 }
 _HEADLINES = {
     Standing.RUNNING: "The search is still running: there is no verdict yet.",
@@ -40,6 +43,8 @@ _HEADLINES = {
     Standing.NOT_BETTER: "Nothing beat the baselines: the best of them is handed over instead.",
     Standing.WORSE: "On the held-back items the merge does worse than the best baseline.",
     Standing.UNDECIDED: "The held-back items cannot tell whether the merge beats the baselines.",
+    Standing.ALONE: "No baseline keeps every constraint on the held-back items; the merge does.",
+    Standing.BROKEN: "The model handed over violates a constraint.",
     Standing.UNVERIFIED: "Nobody has checked this result: no items were held back for that.",
 }
 _MANY_FAILURES = 0.1
@@ -130,7 +135,7 @@ def truncation_sentence(summary: RunSummary) -> str:
 def cautions(summary: RunSummary, scale: Scale) -> tuple[str, ...]:
     """Everything a reader must know before believing the result; the run's warnings included."""
     notes = [*_leak_cautions(summary), *_holdout_cautions(summary, scale)]
-    notes += [*_truncation_cautions(summary), *summary.warnings]
+    notes += [*_constraint_cautions(summary), *_truncation_cautions(summary), *summary.warnings]
     spent = summary.spending
     if spent.failed > _MANY_FAILURES * max(spent.candidates, 1):
         notes.append(
@@ -221,6 +226,17 @@ def _claim_sentence(summary: RunSummary, scale: Scale) -> str:
         f"The lead on the selection items, {scale.lead(claimed)}, is less than the holdout can "
         "reliably show."
     )
+
+
+def _constraint_cautions(summary: RunSummary) -> list[str]:
+    """What the winner's constraints leave open, or worse."""
+    winner = None if summary.winner is None else summary.winner.candidate
+    ours = [line for line in summary.constraints if line.candidate == winner]
+    open_ones = [line.text for line in ours if line.kept == Kept.UNCLEAR.value]
+    broken = [line.text for line in ours if line.kept == Kept.VIOLATED.value]
+    items = f"the {results(summary).split} items"
+    notes = [f"On {items} the model handed over violates: {text}." for text in broken]
+    return notes + [f"{items.capitalize()} cannot tell whether it keeps: {t}." for t in open_ones]
 
 
 def _tightest_test(summary: RunSummary, rows: tuple[ModelRow, ...]) -> Comparison | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.candidate import SEARCH
+from evomerge.constraints import Kept
 from evomerge.mergekit_yaml import dump_recipe
 from evomerge.recipe import STACK, Recipe
 from evomerge.report.formats import Scale, p_clause, scale_of
@@ -29,6 +30,7 @@ from evomerge.report.summary import (
     Spending,
     StageLine,
 )
+from evomerge.report.trades import constraint_lines, eligible, front_summary
 from evomerge.run.final import Results
 from evomerge.run.ledger import Tally
 from evomerge.stack import hops, path_of
@@ -44,13 +46,21 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
     run = read_run(run_dir, driven=driven)
     resolved = run.resolved
     winner = None if run.decision is None or not run.finished else int(run.decision["winner"])
-    holdout = _rows(run, run.results("holdout"), winner) if run.finished else ()
-    selection = _rows(run, finalists(run), winner)
+    held_back = run.results("holdout") if run.finished else {}
+    selected = finalists(run)
+    early = _fixed(run, run.results("baseline"))
+    holdout = _rows(run, "holdout", held_back, winner)
+    selection = _rows(run, "selection", selected, winner)
+    known = (("holdout", held_back), ("selection", selected), ("search", early))
+    split, shown = next((entry for entry in known if entry[1]), known[-1])
     winner_row = next((r for r in (*holdout, *selection) if r.candidate == winner), None)
     recipe = None if winner is None else run.candidates[winner].recipe
     parents = tuple(resolved["parents"])
     kinds = [entry["kind"] for entry in run.resolved["searches"][0]["baselines"]]
     base = next((m for m in parents if "base" in kinds and m == parents[0]), None)
+    lines = constraint_lines(run, split, shown, tuple(shown))
+    violated = any(line.candidate == winner and line.kept == Kept.VIOLATED.value for line in lines)
+    broken = winner is not None and (violated or _none_eligible(run))
     summary = RunSummary(
         name=resolved["name"],
         state="finished" if run.finished else "running" if driven else "interrupted",
@@ -67,17 +77,20 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
         minibatch=run.search["minibatch"],
         spending=_spending(run),
         history=_history(run),
-        baselines=_rows(run, _fixed(run, run.results("baseline")), None),
+        baselines=_rows(run, "search", early, None),
         selection=selection,
         holdout=holdout,
         winner=winner_row,
         winner_recipe="" if recipe is None else dump_recipe(recipe),
-        better=_better(run, winner, holdout),
+        better=_better(run, winner, holdout, broken=broken),
         verdict="",
         profiles=() if recipe is None else depth_profiles(recipe),
         route=_route(recipe),
         stages=(),
         depths=_depths(run, holdout or selection),
+        front=front_summary(run, split, shown, winner),
+        constraints=lines,
+        broken=broken,
         warnings=run.warnings,
         versions=tuple(resolved["versions"].items()),
     )
@@ -86,13 +99,17 @@ def summarize(run_dir: Path, *, driven: bool = False) -> RunSummary:
 
 
 def _rows(
-    run: RecordedRun, results: Mapping[int, Results], winner: int | None
+    run: RecordedRun, split: str, results: Mapping[int, Results], winner: int | None
 ) -> tuple[ModelRow, ...]:
-    return tuple(_row(run, number, results, winner) for number in results)
+    return tuple(_row(run, split, number, results, winner) for number in results)
 
 
 def _row(
-    run: RecordedRun, number: int, results: Mapping[int, Results], winner: int | None
+    run: RecordedRun,
+    split: str,
+    number: int,
+    results: Mapping[int, Results],
+    winner: int | None,
 ) -> ModelRow:
     ours = results[number]
     interval = fitness_interval(run.objective, ours)
@@ -109,6 +126,7 @@ def _row(
         high=interval.high,
         scores=run.objective.scores(ours),
         comparison=comparison,
+        eligible=eligible(run, split, results, number),
         truncated=sum(task.truncated for task in ours),
     )
 
@@ -153,15 +171,20 @@ def _spending(run: RecordedRun) -> Spending:
     )
 
 
-def _better(run: RecordedRun, winner: int | None, holdout: Iterable[ModelRow]) -> bool | None:
+def _better(
+    run: RecordedRun, winner: int | None, holdout: Iterable[ModelRow], *, broken: bool
+) -> bool | None:
     """Whether the winner's interval over the best baseline on the holdout lies above zero."""
     if winner is None:
         return None
     if winner in run.baselines and kind_of(run, winner) != "stage":
         return False
-    rivals = [row for row in holdout if row.comparison is not None]
+    if broken:
+        return False
+    bars = [row for row in holdout if row.candidate in run.baselines and row.candidate != winner]
+    rivals = [row for row in bars if row.eligible]
     if not rivals:
-        return None
+        return True if bars else None  # no other known model keeps the constraints
     best = max(rivals, key=lambda row: row.fitness)
     assert best.comparison is not None
     if best.comparison.low > 0:
@@ -212,11 +235,11 @@ def _verdict(run: RecordedRun, scale: Scale, decision: Mapping[str, Any] | None)
     if decision is None:
         return ""
     if decision["best_baseline"] is None:
-        best = label_of(run, int(decision["winner"]))
-        return f"{best} had the best score of the search; no final tested it."
+        return _untested(run, decision)
     bar = label_of(run, int(decision["best_baseline"]))
     if decision["challenger"] is None:
-        return f"No merge reached the last rung of the final, so {bar} is handed over."
+        kept = " and kept every constraint" if decision["violating"] else ""
+        return f"No merge reached the last rung of the final{kept}, so {bar} is handed over."
     challenger = label_of(run, int(decision["challenger"]))
     test = f"{scale.lead(decision['difference'])}, {p_clause(decision['p_value'])}"
     if decision["winner"] == decision["best_baseline"]:
@@ -225,3 +248,21 @@ def _verdict(run: RecordedRun, scale: Scale, decision: Mapping[str, Any] | None)
             f"({test}), so {bar} is handed over."
         )
     return f"On the selection items {challenger} beat the best baseline, {bar} ({test})."
+
+
+def _untested(run: RecordedRun, decision: Mapping[str, Any]) -> str:
+    """Why the winner was compared with no baseline."""
+    winner = label_of(run, int(decision["winner"]))
+    if decision["winner"] in decision["violating"]:
+        return (
+            f"No finalist kept every constraint on the selection items: {winner} came closest and "
+            "is handed over."
+        )
+    if decision["challenger"] is not None:
+        return f"On the selection items {winner} keeps every constraint, and no baseline does."
+    return f"{winner} had the best score of the search; no final tested it."
+
+
+def _none_eligible(run: RecordedRun) -> bool:
+    decision = run.decision
+    return decision is not None and decision["winner"] in decision["violating"]

@@ -23,7 +23,7 @@ class ModelRow:
 
     `kind` is "base", "parent", "baseline", "stage" (what an earlier stage found) or "winner";
     `comparison` is None for the model handed over itself; `truncated` answers were cut off by
-    the limit on their length.
+    the limit on their length. `eligible` is whether it keeps every constraint on these items.
     """
 
     candidate: int
@@ -35,6 +35,93 @@ class ModelRow:
     scores: tuple[TaskScore, ...]
     comparison: Comparison | None = None
     truncated: int = 0
+    eligible: bool = True
+
+
+@dataclass(frozen=True)
+class TradeScore:
+    """A model in one objective: the metric, and its distance to the winner's on the same items.
+
+    `difference` is this model minus the winner in units of fitness, more is better; `clear` when
+    it is more than chance, with all comparisons of the front considered (Holm 1979).
+    """
+
+    task: str
+    metric: str
+    value: float
+    stderr: float
+    difference: float
+    clear: bool
+
+
+@dataclass(frozen=True)
+class TradeRow:
+    """One model among the trades; `place` is "front", "baseline" or "dominated".
+
+    `eligible` is whether it keeps every constraint on these items.
+    """
+
+    candidate: int
+    label: str
+    place: str
+    scores: tuple[TradeScore, ...]
+    eligible: bool
+
+
+@dataclass(frozen=True)
+class CoverPoint:
+    """The hypervolume of one generation's own scores, at the number of items spent by then."""
+
+    items_spent: int
+    hypervolume: float
+
+
+@dataclass(frozen=True)
+class FrontSummary:
+    """Several objectives: which models trade them, and how much they cover.
+
+    Attributes:
+        tasks: the objectives.
+        split: where the scores of the front and the baselines are from.
+        rows: the front, best in the first objective first, then baselines.
+        dropped: finalists that another dominates, scored on the selection items.
+        clearly_dropped: how many of them are clearly worse than that one in some objective.
+        reference: the least score of a baseline in each objective, from which volumes are measured.
+        covered: the volume of the front.
+        covered_before: the volume of the baselines alone, without those that violate a constraint.
+        history: the volumes of the generations, on their own items, above the baselines' least.
+        before: the volume of the baselines on the search items.
+    """
+
+    tasks: tuple[str, ...]
+    split: str
+    rows: tuple[TradeRow, ...]
+    dropped: tuple[TradeRow, ...]
+    clearly_dropped: int
+    reference: tuple[float, ...]
+    covered: float
+    covered_before: float
+    history: tuple[CoverPoint, ...]
+    before: float
+
+
+@dataclass(frozen=True)
+class ConstraintLine:
+    """One constraint and one model, in units of the metric.
+
+    `room` is the distance to the limit, negative when it is violated, with a 95 % interval; `kept`
+    is "kept", "violated" or "cannot tell".
+    """
+
+    candidate: int
+    label: str
+    text: str
+    value: float
+    limit: float
+    room: float
+    low: float
+    high: float
+    kept: str
 
 
 @dataclass(frozen=True)
@@ -153,5 +240,11 @@ class RunSummary:
     """More than one in a run of several searches; the last one's result is the run's."""
     depths: tuple[DepthPoint, ...]
     """Empty unless the last search was over stacks."""
+    front: FrontSummary | None
+    """None with one objective, or before baselines are scored."""
+    constraints: tuple[ConstraintLine, ...]
+    """Of the models in the results, on the same items."""
+    broken: bool
+    """Whether the winner violates a constraint: nobody kept all, or the holdout is sure of it."""
     warnings: tuple[str, ...]
     versions: tuple[tuple[str, str], ...]

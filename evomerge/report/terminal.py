@@ -15,6 +15,12 @@ from evomerge.report.evidence import (
     results,
 )
 from evomerge.report.formats import count, duration, scale_of
+from evomerge.report.front_text import (
+    constraint_sentences,
+    front_heads,
+    front_lines,
+    front_sentences,
+)
 from evomerge.report.sentences import (
     cautions,
     evidence_sentences,
@@ -65,11 +71,38 @@ def results_table(summary: RunSummary) -> Table:
     return table
 
 
+def front_table(summary: RunSummary) -> Table | None:
+    """The models of the front with their scores in every objective; None without one."""
+    lines = [line for line in front_lines(summary) if line.place == "front"]
+    if not lines:
+        return None
+    assert summary.front is not None, "it has lines"
+    table = Table(
+        title=Text(f"The front on the {summary.front.split} items (* differs from the winner)"),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column("number", justify="right")
+    table.add_column("model", overflow="fold")
+    for head in front_heads(summary):
+        table.add_column(Text(head), justify="right")
+    for line in lines:
+        cells = (str(line.candidate), line.label, *line.cells)
+        style = "bold green" if line.winner else None
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    return table
+
+
 def verdict_lines(summary: RunSummary) -> tuple[str, ...]:
     """The verdict in plain sentences: outcome, evidence, then what to be careful about."""
     scale = scale_of(summary)
     stamped = " ".join([*(f"{stamp}." for stamp in stamps(summary)), headline(summary)])
     said = [stamped, *evidence_sentences(summary, scale), summary.verdict]
+    said += [*front_sentences(summary), *constraint_sentences(summary)]
     said += [f"Careful: {note}" for note in cautions(summary, scale)]
     return tuple(dict.fromkeys(line for line in said if line))
 

@@ -18,7 +18,7 @@ class Baseline:
     """A recipe known before the search, and its constants as a point for the search space.
 
     `kind` is "base", "parent", "baseline", or "stage" for what an earlier stage found. `weights`
-    are effective task-vector weights by model.
+    are effective task-vector weights by model. `model` is the one that the recipe is, unchanged.
     """
 
     label: str
@@ -26,6 +26,7 @@ class Baseline:
     recipe: Recipe
     weights: Mapping[str, float]
     constants: Mapping[str, Scalar]
+    model: str | None = None
 
 
 def baselines(space: SearchSpace) -> tuple[Baseline, ...]:
@@ -76,7 +77,7 @@ def _single(start: Recipe, model: str, label: str, kind: str) -> Baseline:
     )
     is_base = kind == "base"
     constants: dict[str, Scalar] = {"density": 1.0, "t": 0.0 if is_base else 1.0}
-    return Baseline(label, kind, recipe, {} if is_base else {model: 1.0}, constants)
+    return Baseline(label, kind, recipe, {} if is_base else {model: 1.0}, constants, model)
 
 
 def _average(start: Recipe, models: tuple[str, ...]) -> Recipe:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
+
+import torch
 
 from evomerge.candidate import REJECTED, Failed, ItemSelection
 from evomerge.evaluate.evaluator import Evaluator, EvaluatorSpec
 from evomerge.evaluate.lm_harness import LmHarness
+from evomerge.evaluate.prompts import Prompts
 from evomerge.recipe import Recipe
 from evomerge.score import TaskOutcomes
 from evomerge.stack import Segment, recipe_of
@@ -58,16 +61,35 @@ class Bench(Protocol):
 
 
 @final
+class Scoring:
+    """Makes what scores a model in memory (stateful: it has prompts that all models share)."""
+
+    def __init__(self, spec: EvaluatorSpec, device: str) -> None:
+        """Nothing is loaded until the first model is there."""
+        self._spec = spec
+        self._shared: Prompts | None = None
+        self.device = device
+
+    def harness(self, model: torch.nn.Module, tokenizer: Any) -> Evaluator:
+        """What scores `model`; only one of those made here may be at work at a time.
+
+        Raises:
+            InvalidInput, PreflightFailed: see `LmHarness`.
+        """
+        if self._shared is None and not self._spec.apply_chat_template:
+            self._shared = Prompts(self._spec, None)
+        return LmHarness(model, tokenizer, self._spec, self.device, prompts=self._shared)
+
+
+@final
 class MergeBench:
     """For the merges of one stage, which differ in their weights only (stateful)."""
 
-    def __init__(
-        self, materializer: Materializer, donor: Recipe, spec: EvaluatorSpec, device: str
-    ) -> None:
-        """Build the resident model and all prompts; `donor` is any of the recipes."""
+    def __init__(self, materializer: Materializer, donor: Recipe, scoring: Scoring) -> None:
+        """Build the resident model; `donor` is any of the recipes."""
         self._surroundings = surroundings(donor)
-        self._resident = ResidentModel(materializer, donor, device=device)
-        self._evaluator = LmHarness(self._resident.model, self._resident.tokenizer, spec, device)
+        self._resident = ResidentModel(materializer, donor, device=scoring.device)
+        self._evaluator = scoring.harness(self._resident.model, self._resident.tokenizer)
         self._canary = Canary(self._resident.model, self._resident.weights)
 
     def become(self, recipe: Recipe) -> None:
@@ -99,16 +121,14 @@ class StackBench:
     def __init__(
         self,
         pool: ParentPool,
-        spec: EvaluatorSpec,
-        device: str,
+        scoring: Scoring,
         *,
         probe: Probe | None,
         cost: str | None,
     ) -> None:
         """Nothing is loaded until the first stack asks for it."""
         self._pool = pool
-        self._spec = spec
-        self._device = device
+        self._scoring = scoring
         self._probe = probe
         self._cost = cost
         self._resident: ResidentStack | None = None
@@ -120,7 +140,7 @@ class StackBench:
         pool = opened(recipe, self._pool)
         if self._resident is None or pool is not self._pool:
             self._pool = pool
-            self._resident = ResidentStack(pool, device=self._device)
+            self._resident = ResidentStack(pool, device=self._scoring.device)
             self._evaluators.clear()
         self._resident.become(recipe)
 
@@ -142,11 +162,8 @@ class StackBench:
         """One per donor, since donors may have different tokenizers."""
         assert self._resident is not None, "the model becomes a recipe first"
         if recipe.donor not in self._evaluators:
-            self._evaluators[recipe.donor] = LmHarness(
-                self._resident.model,
-                self._resident.tokenizer(recipe.donor),
-                self._spec,
-                self._device,
+            self._evaluators[recipe.donor] = self._scoring.harness(
+                self._resident.model, self._resident.tokenizer(recipe.donor)
             )
         return self._evaluators[recipe.donor]
 

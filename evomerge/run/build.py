@@ -21,9 +21,10 @@ from evomerge.run.directory import CONSENT, StoredStage
 from evomerge.run.footprint import LIBRARY_BYTES, Footprint, default_workers, footprint
 from evomerge.run.item_rules import check_test_splits, item_facts
 from evomerge.run.machine import cores, memory
+from evomerge.run.objective_rules import check_objective
 from evomerge.run.plan import Budget, RunPlan
 from evomerge.run.resolved import resolved_run
-from evomerge.run.spaces import Stage
+from evomerge.run.spaces import Stage, stage_constraints
 from evomerge.run.stage_plans import stage_plan
 from evomerge.run.workers import WorkerSpec
 from evomerge.score import COST_TASK, Objective, TaskGoal
@@ -134,7 +135,8 @@ def _plan(
         measure, weight = file.objective.cost.measure, file.objective.cost.weight
         goals = (*goals, TaskGoal(COST_TASK, measure, weight, higher_is_better=False))
     return RunPlan(
-        objective=Objective(goals),
+        objective=Objective(goals, pareto=file.objective.combine == "pareto"),
+        constraints=stage_constraints(file, stages),
         search_items=splits.search,
         selection_items=splits.selection,
         holdout_items=splits.holdout,
@@ -179,13 +181,7 @@ def evaluator_spec(
         raise InvalidInput(
             [f"objective.include: no folder {root / name}; correct the path" for name in missing]
         )
-    if not any(task.weight > 0 for task in objective.tasks):
-        raise InvalidInput("objective.tasks: every weight is 0; give one task a positive weight")
-    repeated = {
-        t.task for t in objective.tasks if [u.task for u in objective.tasks].count(t.task) > 1
-    }
-    if repeated:
-        raise InvalidInput(f"objective.tasks: '{min(repeated)}' appears twice; keep one entry")
+    check_objective(objective)
     return EvaluatorSpec(
         tasks=tuple(
             TaskSpec(

@@ -75,6 +75,19 @@ class CostConfig(_Strict):
     weight: float = Field(gt=0.0, description="weight beside those of the tasks; 1 is that model")
 
 
+class ConstraintConfig(_Strict):
+    """Limits that a task's metric must keep, in its own units; relative ones on the same items."""
+
+    task: str = Field(description="one of the objective's tasks; weight 0 makes it a guard only")
+    metric: str | None = Field(None, description="that of the task; for the reader")
+    min: float | None = None
+    max: float | None = None
+    min_ratio: float | None = Field(None, gt=0.0, description="times the score of `of`")
+    max_ratio: float | None = Field(None, gt=0.0, description="times the score of `of`")
+    max_drop: float | None = Field(None, ge=0.0, description="how much worse than `of`, at most")
+    of: str | None = Field(None, description="base or parent to compare with; default the base")
+
+
 class ObjectiveConfig(_Strict):
     """What to maximise."""
 
@@ -89,7 +102,10 @@ class ObjectiveConfig(_Strict):
     batch_size: int = Field(32, gt=0)
     num_fewshot: int | None = Field(None, ge=0)
     apply_chat_template: bool = False
-    combine: Literal["weighted_mean"] = "weighted_mean"
+    combine: Literal["weighted_mean", "pareto"] = Field(
+        "weighted_mean", description="pareto: every task with weight is an objective of its own"
+    )
+    constraints: list[ConstraintConfig] = Field(default_factory=list)
     cost: CostConfig | None = None
 
 

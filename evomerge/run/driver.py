@@ -53,13 +53,13 @@ class Search:
             for candidate in search.baselines:
                 bar.pop(candidate.origin, None)
                 bar[candidate.origin] = candidate
-        yield from self._holdout((*bar.values(), found.ranking[0]))
+        yield from self._holdout((*bar.values(), *found.front, found.ranking[0]))
         winner = found.ranking[0]
         self._ledger.set_meta("winner", winner.id)
         yield Finished(winner, found.decision.is_baseline)
 
     def _holdout(self, models: Sequence[Candidate]) -> Generator[Progress, None, None]:
-        """The baselines of all stages and the winner, once, on items that nothing has seen."""
+        """The baselines, the front and the winner, once, on items that nothing has seen."""
         items = self._plan.holdout_items
         if not items.count:
             # not on record: the report sees it for itself

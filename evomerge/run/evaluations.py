@@ -184,7 +184,7 @@ class Evaluations:
             candidate,
             counted.stage,
             None if sums is None else self._objective.fitness_of(sums),
-            None if sums is None else self._objective.aims(sums),
+            sums,
             None if failed is None else f"{failed.kind}: {failed.message}",
             self.items_spent,
             replayed,

@@ -9,13 +9,13 @@ from typing import final
 
 from evomerge.candidate import PART, ItemSelection
 from evomerge.evaluate.splits import minibatch
-from evomerge.run.archive import TOP_BASELINES, TOP_CANDIDATES
-from evomerge.run.final import cost, rungs
+from evomerge.run.archive import TOP_BASELINES
+from evomerge.run.final import going_on, rungs
+from evomerge.run.judging import Judge
 from evomerge.run.plan import Allotment, RunPlan, StagePlan, search_end
-from evomerge.run.stage_final import kept_items
+from evomerge.run.stage_final import final_cost, kept_items, most_finalists, stage_judge
 from evomerge.run.stage_search import BASELINE_MINIBATCHES, WARM_STARTS
 from evomerge.run.timeline import generations, makespan
-from evomerge.search.generations import ESTIMATES
 from evomerge.space import SearchSpace
 
 HANDING_OVER = 5.0
@@ -129,6 +129,19 @@ def forecast(plan: RunPlan, workers: int, costs: Costs | None, *, before: float 
     return Forecast(tuple(walk.phases), workers, before + costs.start, over)
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """How many reference models answer how many items of a generation, each."""
+
+    models: int
+    items: int
+
+    @property
+    def each(self) -> int:
+        """Items for each generation."""
+        return self.models * self.items
+
+
 @final
 class _Walk:
     """One walk through a run (stateful: the clock, what is spent, the phases so far)."""
@@ -149,13 +162,22 @@ class _Walk:
         wide = BASELINE_MINIBATCHES * per_task
         early = minibatch(self._plan.search_items, wide, generation=0, seed=0).count
         methods = [baseline.recipe.merge_method for baseline in stage.baselines]
+        judge = stage_judge(self._plan, stage, 0)
+        first = minibatch(self._plan.search_items, per_task, generation=0, seed=0)
+        compared = _Compared(len(judge.references), judge.concerned(first).count)
         self._holdout |= {b.label: b.recipe.merge_method for b in stage.baselines}
         self._phase(stage, "baselines", methods, early, seen=set())
         starts = min(1 + WARM_STARTS, len(stage.starting_points(stage.baselines)))
         method = search_method(stage)
         self._phase(stage, "starting points", [method] * starts, early, seen=set(methods))
-        count = self._search(stage, allotment, batch, method, len(methods) + starts)
-        self._final(stage, allotment, method, starts, count)
+        kept = kept_items(self._plan, stage.final, allotment, judge)
+        before = len(methods) + starts
+        count = self._search(stage, allotment, batch, method, before, kept=kept, compared=compared)
+        if compared.items:
+            told = -(-(count or 0) // stage.population)
+            again = ["passthrough"] * (told * compared.models)
+            self._phase(stage, "references", again, compared.items, seen=set(again))
+        self._final(stage, method, starts, count, kept, judge)
 
     def holdout(self) -> None:
         """The baselines of all stages and the winner."""
@@ -198,15 +220,23 @@ class _Walk:
         self._items += count * items
 
     def _search(
-        self, stage: StagePlan, given: Allotment, items: int, method: str, before: int
+        self,
+        stage: StagePlan,
+        given: Allotment,
+        items: int,
+        method: str,
+        before: int,
+        *,
+        kept: float,
+        compared: _Compared,
     ) -> int | None:
         """As many generations as the allotment pays for; None when nobody knows how many."""
         limits: list[int] = []
         if given.candidates is not None:
             limits.append(given.candidates - before)
         if given.items is not None and given.items_until is not None:
-            left = given.items_until - kept_items(self._plan, stage.final, given) - self._items
-            limits.append(int(left / items))
+            left = given.items_until - kept - self._items
+            limits.append(int(left / (items + compared.each / stage.population)))
         end, until = search_end(given, stage.final), None
         if end is not None:
             until = end - self._clock
@@ -226,22 +256,29 @@ class _Walk:
         return done
 
     def _final(
-        self, stage: StagePlan, given: Allotment, method: str, starts: int, searched: int | None
+        self,
+        stage: StagePlan,
+        method: str,
+        starts: int,
+        searched: int | None,
+        kept: float,
+        judge: Judge,
     ) -> None:
         """Rung after rung, with as many finalists as there can be."""
         if stage.final is None:
             return
         told = None if searched is None else searched // stage.population
         alive = min(TOP_BASELINES, len(stage.baselines)) + min(1, starts)
-        alive += TOP_CANDIDATES if searched is None else min(TOP_CANDIDATES, searched)
-        alive += ESTIMATES if stage.final.estimates and (told is None or told) else 0
+        candidates, estimates = most_finalists(self._plan.objective)
+        alive += candidates if searched is None else min(candidates, searched)
+        alive += estimates if stage.final.estimates and (told is None or told) else 0
         wall, busy, items, evaluations = 0.0, 0.0, 0, 0
-        for rung in self._rungs(kept_items(self._plan, stage.final, given), alive):
+        for rung in self._rungs(kept, alive, judge):
             durations = [self._seconds(method, rung, first=False)] * alive
             wall += makespan(self._in_parts(durations, rung), self._workers)
             busy += sum(durations)
             items, evaluations = items + alive * rung, evaluations + alive
-            alive = alive // 2 + alive % 2 + 1
+            alive = math.ceil(alive * going_on(self._plan.objective)) + 1
         label = f"{stage.name}: final" if stage.name else "final"
         timed = self._costs is not None
         self.phases.append(
@@ -250,10 +287,10 @@ class _Walk:
         self._clock += wall
         self._items += items
 
-    def _rungs(self, kept: float, finalists: int) -> list[int]:
+    def _rungs(self, kept: float, finalists: int, judge: Judge) -> list[int]:
         """Items of each rung, shortened to what an item budget leaves for the final."""
         parts: tuple[ItemSelection, ...] = rungs(self._plan.selection_items, self._plan.seed)
-        share = min(1.0, kept / cost(finalists, parts))
+        share = min(1.0, kept / final_cost(self._plan, parts, finalists, judge))
         return [
             sum(max(1, int(share * len(ids))) for _, ids in part.tasks)
             if share < 1.0

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Protocol, Self
 
 from evomerge.candidate import Genotype, ItemSelection
+from evomerge.constraints import Constraint
 from evomerge.recipe import Recipe
 from evomerge.run.baselines import Baseline
 from evomerge.run.core import Schedule
@@ -166,6 +167,7 @@ class RunPlan:
     """The inputs of a run."""
 
     objective: Objective
+    constraints: tuple[Constraint, ...]
     search_items: ItemSelection
     selection_items: ItemSelection
     holdout_items: ItemSelection

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evomerge.candidate import Candidate, Scores
+from evomerge.candidate import Candidate
+from evomerge.score import TaskTotals
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,14 @@ class PhaseStarted:
 class Evaluated:
     """One evaluation is known; `replayed` when it was on record already.
 
-    `fitness` and `scores` (one per objective) are None when the candidate failed; `failure` then
+    `fitness` (the weighted mean) and `totals` are None when the candidate failed; `failure` then
     says why. `rejected` is a failure in which nothing went wrong: it was not worth scoring.
     """
 
     candidate: Candidate
     stage: str
     fitness: float | None
-    scores: Scores | None
+    totals: tuple[TaskTotals, ...] | None
     failure: str | None
     items_spent: int
     replayed: bool

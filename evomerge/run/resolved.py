@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def resolved_run(
         }
         for goal in plan.objective.goals
     ]
+    plain["constraints"] = [asdict(constraint) for constraint in plan.constraints]
     plain["splits"] = {
         name: {task: len(ids) for task, ids in selection.tasks}
         for name, selection in (

@@ -10,11 +10,13 @@ from typing import Any
 
 from evomerge.candidate import Genotype
 from evomerge.consent import NOTHING, Consent
+from evomerge.constraints import Constraint
 from evomerge.errors import EvomergeError, InvalidInput, PreflightFailed
 from evomerge.gene_file import Problems
 from evomerge.model_reference import ModelReference, in_text_form
 from evomerge.recipe import Scalar
 from evomerge.run.config import SpaceFile, StageConfig
+from evomerge.run.objective_rules import check_objective, read_constraints
 from evomerge.run.stack_stage import stack_space
 from evomerge.search.claims import strategy_problem, usual_notice
 from evomerge.signatures import SIGNATURES
@@ -79,7 +81,21 @@ def checked_stages(file: SpaceFile, path: Path, consent: Consent = NOTHING) -> t
             space = _checked_merges(config.space, where, path.resolve().parent, consent)
             stages.append(Stage(config, space, None, {}))
     _check_strategies(file, stages, path)
+    check_objective(file.objective)
+    stage_constraints(file, stages)
     return tuple(stages)
+
+
+def stage_constraints(file: SpaceFile, stages: Sequence[Stage]) -> tuple[Constraint, ...]:
+    """The constraints of a file with these stages.
+
+    Raises:
+        InvalidInput: one compares with a model that is not a baseline of every stage.
+    """
+    first = stages[0].space
+    base = first.decode(first.start).base_model if isinstance(first, SearchSpace) else None
+    models = [frozenset(stage.models) for stage in stages]
+    return read_constraints(file.objective, base, models)
 
 
 def _check_strategies(file: SpaceFile, stages: Sequence[Stage], path: Path) -> None:

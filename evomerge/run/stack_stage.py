@@ -45,7 +45,7 @@ def stack_baselines(settings: StackSettings, depths: Mapping[str, int]) -> tuple
             label, kind = short_name(model, stored), "parent"
         else:
             label, kind = _earlier_label(model), "stage"
-        found.append(Baseline(label, kind, recipe, {}, {}))
+        found.append(Baseline(label, kind, recipe, {}, {}, model if model in stored else None))
     return tuple(found)
 
 

@@ -9,12 +9,13 @@ from evomerge.candidate import Genotype, ItemSelection
 from evomerge.genes import CONTINUOUS, Axis
 from evomerge.run.baselines import Baseline, baselines, starting_points
 from evomerge.run.coarse import coarse_blocks, coarse_to_fine
-from evomerge.run.config import BudgetConfig, SpaceFile, StrategyConfig
+from evomerge.run.config import BudgetConfig, ObjectiveConfig, SpaceFile, StrategyConfig
 from evomerge.run.core import ARRIVAL, ORDERED, Schedule
 from evomerge.run.directory import StoredStage
 from evomerge.run.plan import Batches, FinalPlan, StagePlan
 from evomerge.run.spaces import Stage
 from evomerge.run.stack_stage import stack_baselines
+from evomerge.search.chebyshev import Chebyshev, usual_population
 from evomerge.search.claims import usual_strategy
 from evomerge.search.cma_es import CmaEs, default_population
 from evomerge.search.first_paths import first_paths
@@ -45,6 +46,7 @@ def stage_plan(
             them busy.
     """
     config, space = file.strategy_of(stage.config), stage.space
+    trades = _trades(file.objective)
     algorithm = config.algorithm or usual_strategy(space)
     batches = _batches(config, file.budget)
     usual = _GA_POPULATION
@@ -52,6 +54,7 @@ def stage_plan(
         # few items each: more candidates make up for the luck of single ones
         times = 2 if batches.items is not None and batches.items <= _FEW_ITEMS else 1
         usual = times * default_population(space.dimension)
+        usual = usual_population(trades) if trades else usual
     given = stored.population if stored else max(usual, workers, _FEWEST)
     size = config.population or given
     seed = derive(file.seed, stage.config.name) if stage.config.name else file.seed
@@ -75,7 +78,11 @@ def stage_plan(
         space=space,
         baselines=fixed,
         algorithm=algorithm,
-        strategy=_strategy(algorithm, space, config, seed, size),
+        strategy=(
+            _strategy(algorithm, space, config, seed, size)
+            if algorithm != "cma_es" or not trades
+            else _chebyshev(space, config, seed, size, trades)
+        ),
         starting_points=points,
         population=size,
         schedule=_schedule(config, stored, size, workers),
@@ -99,7 +106,7 @@ def resolved_stage(stage: Stage, plan: StagePlan, items: ItemSelection) -> dict[
         "ahead": plan.schedule.ahead,
         "minibatch": plan.batches.first(items),
         "dimensions": space.dimension,
-        "baselines": [{"label": b.label, "kind": b.kind} for b in plan.baselines],
+        "baselines": [{"label": b.label, "kind": b.kind, "model": b.model} for b in plan.baselines],
     }
 
 
@@ -114,6 +121,13 @@ def _schedule(
     ordered = (config.schedule or usual) == ORDERED
     ahead = stored.ahead if stored else population // 2 if ordered else workers
     return Schedule(ordered, ahead if config.ahead is None else config.ahead)
+
+
+def _trades(objective: ObjectiveConfig) -> int:
+    """How many objectives of their own there are; 0 where the weighted mean is the only one."""
+    if objective.combine != "pareto":
+        return 0
+    return sum(task.weight > 0 for task in objective.tasks) + (objective.cost is not None)
 
 
 def _batches(config: StrategyConfig, budget: BudgetConfig) -> Batches:
@@ -153,6 +167,27 @@ def _strategy(
     return lambda start, _: OptunaSampler(
         algorithm, start, axes=axes, seed=seed, population=population
     )
+
+
+def _chebyshev(
+    space: SearchSpace | StackSpace,
+    config: StrategyConfig,
+    seed: int,
+    population: int,
+    objectives: int,
+) -> Callable[[Genotype, int], Strategy]:
+    """A CMA-ES for each trade; parts of the depth never move together first."""
+
+    def begin(start: Genotype, _expected: int) -> Strategy:
+        fine = config.model_copy(update={"coarse_to_fine": False})
+
+        def search(direction: int, size: int) -> Strategy:
+            own = derive(seed, "direction", direction)
+            return _cma_es(space, fine, own, size)(start, 0)
+
+        return Chebyshev(search, objectives=objectives, population=population)
+
+    return begin
 
 
 def _cma_es(

@@ -15,6 +15,7 @@ from evomerge.errors import TooManyFailures
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import Recipe
 from evomerge.run.archive import Archive
+from evomerge.run.comparisons import Comparisons, take_reference
 from evomerge.run.core import Core, Told
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.final import Decision
@@ -29,12 +30,19 @@ from evomerge.run.progress import (
     Warned,
 )
 from evomerge.run.room import Room
-from evomerge.run.stage_final import StageFinal, StageResult, distinct, kept_items
+from evomerge.run.stage_final import (
+    StageFinal,
+    StageResult,
+    distinct,
+    kept_items,
+    stage_judge,
+)
 from evomerge.seeding import derive
 
 BASELINE_MINIBATCHES = 2
 """The baselines share this many minibatches: they are few, and they set the bar and the start."""
 WARM_STARTS = 3
+BASELINE = "baseline"
 ESTIMATE_ORIGINS = {"cma_es": "late mean"}
 """What candidates are called that are a strategy's estimates; "elite" for the others."""
 
@@ -69,6 +77,7 @@ class StageSearch:
         self._ledger = ledger
         self._evaluations = evaluations
         self._archive = Archive(ledger.candidate)
+        self._judge = stage_judge(run, stage, counter.candidate)
         self._items = GenerationItems(
             run.search_items,
             stage.batches,
@@ -77,7 +86,7 @@ class StageSearch:
             record=lambda generation, size: ledger.set_meta(self._size_key(generation), size),
             merge_cost=self._merge_cost,
         )
-        self._kept = kept_items(run, stage.final, allotment)
+        self._kept = kept_items(run, stage.final, allotment, self._judge)
         self._first = counter.candidate
         self._first_generation = counter.generation
 
@@ -127,10 +136,17 @@ class StageSearch:
         self._ledger.log("warning", {"text": text})
         return Warned(text)
 
-    def _score(self, candidates: Sequence[Candidate], stage: str, items: ItemSelection) -> Steps:
-        for evaluated in self._evaluations.each(candidates, stage, items):
-            self._archive.add(evaluated.candidate, stage, evaluated.fitness)
+    def _score(self, candidates: Sequence[Candidate], items: ItemSelection) -> Steps:
+        """Score baselines and starting points; judged together, since references are among them."""
+        scored: list[Evaluated] = []
+        for evaluated in self._evaluations.each(candidates, BASELINE, items):
+            scored.append(evaluated)
             yield evaluated
+            if evaluated.candidate.id in self._judge.references.values():
+                take_reference(evaluated, self._judge, self._evaluations)
+        for evaluated in scored:
+            judged = self._judge.judged(evaluated.totals, items)
+            self._archive.add(evaluated.candidate, BASELINE, judged)
         self._evaluations.save_clock()
 
     def _baselines(self) -> Generator[Progress, None, Genotype]:
@@ -144,21 +160,26 @@ class StageSearch:
         )
         fixed = [self._numbered(b.label, -1, b.recipe) for b in stage.baselines]
         yield self._phase("baselines", len(fixed))
-        yield from self._score(fixed, "baseline", items)
-        ranked = self._archive.ranked("baseline")
+        yield from self._score(fixed, items)
+        ranked = self._archive.ranked(BASELINE)
         best = [stage.baselines[c.id - self._first] for c in ranked[:WARM_STARTS]]
         starts = [
             self._candidate("starting point", -1, genotype)
             for genotype in stage.starting_points(best)
         ]
         yield self._phase("starting points", len(starts))
-        yield from self._score(starts, "baseline", items)
-        if self._archive.flat("baseline"):
+        yield from self._score(starts, items)
+        if self._archive.none_keeps_all(BASELINE):
+            yield self._warned(
+                "every baseline violates a constraint: the search may find nothing that keeps all; "
+                "check the limits"
+            )
+        if self._archive.flat(BASELINE):
             yield self._warned(
                 "every baseline has the same score: the objective cannot tell candidates apart; "
                 "check the task, its metric and the answer format"
             )
-        usable = [c.genotype for c in self._archive.ranked("baseline") if c.genotype is not None]
+        usable = [c.genotype for c in self._archive.ranked(BASELINE) if c.genotype is not None]
         return usable[0] if usable else stage.space.start
 
     def _search(self, start: Genotype) -> Generator[Progress, None, tuple[Genotype, ...]]:
@@ -169,6 +190,7 @@ class StageSearch:
         strategy = stage.strategy(start, room.expected)
         closed = self._ledger.meta(self._key("search closed at"))
         core = Core(strategy, stage.schedule, room.for_candidate)
+        comparisons = Comparisons(self._judge, self._evaluations, self._archive.candidate)
         if closed is not None:
             core.close(int(closed))
         yield self._phase("search", room.expected)
@@ -178,15 +200,20 @@ class StageSearch:
                 generation = self._first_generation + proposal.generation
                 candidate = self._candidate(stage.algorithm, generation, proposal.genotype)
                 self._counter.generation = generation + 1
+                comparisons.ask(generation, self._items.of(generation))
                 self._evaluations.submit(candidate, SEARCH, self._items.of(generation))
             if not core.unfinished:
                 return strategy.estimates
             for evaluated in self._evaluations.answers():
-                self._archive.add(evaluated.candidate, SEARCH, evaluated.fitness)
                 yield evaluated
-                for told in core.result(evaluated.candidate.id - first, evaluated.scores):
-                    self._evaluations.save_clock()
-                    yield from self._learnt(told, first, evaluated)
+                for known in comparisons.ready(evaluated):
+                    candidate, items = known.candidate, self._items.of(known.candidate.generation)
+                    judged = self._judge.judged(known.totals, items)
+                    self._archive.add(candidate, SEARCH, judged)
+                    scores = None if judged is None else judged.scores
+                    for told in core.result(candidate.id - first, scores):
+                        self._evaluations.save_clock()
+                        yield from self._learnt(told, first, evaluated)
 
     def _room(self) -> Room:
         """What the allotment leaves for the search."""
@@ -195,7 +222,14 @@ class StageSearch:
             candidates = given.candidates - (self._counter.candidate - self._first)
         if given.items_until is not None:
             items = given.items_until - self._kept - self._evaluations.items_spent
-        return Room(candidates, items, lambda index: self._items.of(self._generation(index)).count)
+        return Room(candidates, items, self._cost)
+
+    def _cost(self, index: int) -> int:
+        """Items of a proposal; the first of a generation pays for the reference models, too."""
+        items = self._items.of(self._generation(index))
+        first = index % self._stage.population == 0
+        compared = self._judge.concerned(items).count * len(self._judge.references)
+        return items.count + (compared if first else 0)
 
     def _generation(self, index: int) -> int:
         """The number, over all stages, of the generation of a proposal of this search."""
@@ -255,16 +289,20 @@ class StageSearch:
         late = [self._candidate(origin, generation, genotype) for genotype in held]
         field = distinct([*self._archive.finalists(frozenset(self._baseline_ids)), *late])
         yield self._phase("final", len(field))
-        final = StageFinal(self._run, self._kept, self._evaluations)
-        result = yield from final.run(field, frozenset(self._baseline_ids))
+        final = StageFinal(self._run, self._kept, self._evaluations, self._judge)
+        references = [self._archive.candidate(c) for c in self._judge.references.values()]
+        result = yield from final.run(field, frozenset(self._baseline_ids), references)
         self._ledger.set_meta(self._key("decision"), result.decision.facts())
         return result
 
     def _best_score(self) -> StageResult:
         """Whoever scored best in the search, or before it where the search has nobody."""
-        ranking = self._archive.ranked(SEARCH) or self._archive.ranked("baseline")
+        stage = SEARCH if self._archive.ranked(SEARCH) else BASELINE
+        ranking = self._archive.ranked(stage)
         if not ranking:
             raise TooManyFailures("no candidate could be scored; see the failures above")
-        decision = Decision(ranking[0].id, None, None, None)
+        front = self._archive.trades(stage) if self._run.objective.trades else []
+        members = tuple(candidate.id for candidate in front)
+        decision = Decision(ranking[0].id, None, None, None, members)
         self._ledger.set_meta(self._key("decision"), decision.facts())
-        return StageResult(decision, tuple(ranking))
+        return StageResult(decision, tuple(ranking), tuple(front))

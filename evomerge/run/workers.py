@@ -20,7 +20,7 @@ from evomerge.consent import NOTHING, Consent
 from evomerge.errors import DISK_FULL, BuildFailed, DiskFull, EvomergeError, PreflightFailed
 from evomerge.evaluate.evaluator import Evaluator, EvaluatorSpec
 from evomerge.recipe import STACK, Recipe
-from evomerge.run.benches import Bench, MergeBench, Probe, StackBench
+from evomerge.run.benches import Bench, MergeBench, Probe, Scoring, StackBench
 from evomerge.weights.canary import StaleWeights
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.pool import ParentPool
@@ -100,7 +100,7 @@ class Benches:
         """Nothing is built before it is asked for."""
         self._spec = spec
         self._pool = pool
-        self._device = device
+        self._scoring = Scoring(spec.evaluator, device)
         self._bench: Bench | None = None
 
     def of(self, recipe: Recipe) -> Bench:
@@ -114,12 +114,12 @@ class Benches:
             if not isinstance(self._bench, StackBench):
                 self._bench = None
                 self._bench = StackBench(
-                    self._pool, spec.evaluator, self._device, probe=spec.probe, cost=spec.cost
+                    self._pool, self._scoring, probe=spec.probe, cost=spec.cost
                 )
         elif not isinstance(self._bench, MergeBench) or not self._bench.takes(recipe):
             self._bench = None
             materializer = Materializer(self._pool, merges=spec.merges)
-            self._bench = MergeBench(materializer, recipe, spec.evaluator, self._device)
+            self._bench = MergeBench(materializer, recipe, self._scoring)
         return self._bench
 
 

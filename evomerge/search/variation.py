@@ -7,7 +7,7 @@ mutate to any other choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +32,17 @@ class Variation:
 
     def __init__(self, axes: Sequence[Axis], rng: np.random.Generator) -> None:
         """`axes`: one per number of a genotype."""
-        self._axes = tuple(axes)
         self._rng = rng
         self._is_choice = np.asarray([not axis.ordered for axis in axes], dtype=np.bool_)
         # of continuous numbers 1, so that nothing divides by 0; it is not used
         self._steps = np.asarray([float(axis.steps or 1) for axis in axes])
         self._in_steps = np.asarray([axis.steps is not None for axis in axes], dtype=np.bool_)
 
-    def settled(self, genotype: Iterable[float]) -> Genotype:
+    def settled(self, genotype: Sequence[float] | Numbers) -> Genotype:
         """The genotype with every step in the middle of its share."""
-        pairs = zip(self._axes, genotype, strict=True)
-        return tuple(float(axis.settled(position)) for axis, position in pairs)
+        numbers = np.asarray(genotype, dtype=np.float64)
+        settled = np.where(self._in_steps, self._middle(self._step(numbers)), numbers)
+        return tuple(settled.tolist())
 
     def near(self, genotype: Genotype, spread: float = JITTER) -> Genotype:
         """Every number moved a little, a choice now and then another."""
@@ -52,7 +52,7 @@ class Variation:
 
     def uniform(self) -> Genotype:
         """Any genotype."""
-        return self.settled(self._rng.random(len(self._axes)))
+        return self.settled(self._rng.random(len(self._steps)))
 
     def crossed(self, one: Genotype, two: Genotype) -> Genotype:
         """One child: half its numbers crossed, the others those of `one`; choices of either."""

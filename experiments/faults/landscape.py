@@ -127,6 +127,7 @@ def plan(*, candidates: int, population: int, schedule: Schedule, seed: int) -> 
     )
     return RunPlan(
         objective=OBJECTIVE,
+        constraints=(),
         search_items=_items("s", 4000),
         selection_items=_items("v", 1000),
         holdout_items=_items("h", 2000),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -115,7 +117,8 @@ def evomerge(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         capsys.readouterr()
         code: object = 0
         try:
-            main()
+            with patch.dict(os.environ):  # it tells its own children where not to import from
+                main()
         except SystemExit as ended:
             code = ended.code
         captured = capsys.readouterr()

@@ -24,7 +24,8 @@ from tests.cli.conftest import Run
 from tests.models import read_tensors
 
 Space = Callable[..., Path]
-SECONDS = 240
+SECONDS = 600
+"""Seconds after which something has gone wrong: a busy machine is slow, not broken."""
 
 
 def record(run: Path) -> tuple[object, ...]:
@@ -96,10 +97,10 @@ def test_a_changed_space_file_stops_with_the_differences(
     assert record(run) == before
 
 
-def start(path: Path, run: Path, engine: str) -> subprocess.Popen[bytes]:
+def start(path: Path, run: Path, engine: str, workers: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "evomerge", "search", "--space", str(path), "--out", str(run)]
     return subprocess.Popen(
-        [*command, "--engine", engine, "--workers", "2"],
+        [*command, "--engine", engine, "--workers", str(workers)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
@@ -109,7 +110,7 @@ def start(path: Path, run: Path, engine: str) -> subprocess.Popen[bytes]:
 def evaluations(run: Path) -> int:
     try:
         with LedgerReader.open(run) as reader:
-            return len(reader.evaluations())
+            return len(reader.tallies())
     except InvalidInput:  # not created yet
         return 0
 
@@ -121,40 +122,38 @@ def wait_for(process: subprocess.Popen[bytes], run: Path, count: int) -> None:
         if time.monotonic() > deadline:
             process.kill()
             pytest.fail("the search makes no progress")
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
-def test_killed_processes_continue_and_engines_agree(
+@pytest.mark.xdist_group("ray")
+def test_processes_that_are_killed_and_stopped_continue_and_engines_agree(
     evomerge: Run, space: Space, tmp_path: Path
 ) -> None:
-    """Inline, uninterrupted, equals local processes that were killed, and equals Ray."""
-    path = space()
+    """Inline, undisturbed, equals local workers, killed, stopped, and replaced by Ray's."""
+    path, run = space(), tmp_path / "run"
     arguments = ("--engine", "inline", "--workers", "2")
     assert evomerge("search", "--space", path, "--out", tmp_path / "whole", *arguments).code == 0
-    expected = record(tmp_path / "whole")
-    for engine, kills in (("local", (12,)), ("ray", ())):
-        run = tmp_path / engine
-        for count in kills:
-            process = start(path, run, engine)
-            wait_for(process, run, count)
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=60)
-        process = start(path, run, engine)
-        _, err = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, err.decode()
-        assert record(run) == expected
 
+    process = start(path, run, "local", 2)
+    wait_for(process, run, 8)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=SECONDS)
+    killed = evaluations(run)
 
-def test_sigterm_drains_and_exits_75(space: Space, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = start(space(), run, "local")
-    wait_for(process, run, 3)
+    process = start(path, run, "local", 1)
+    wait_for(process, run, killed + 4)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 75, err.decode()
     assert b"the same command continues" in err
-    with LedgerReader.open(run) as reader:
-        assert reader.meta("winner") is None
+    stopped = evaluations(run)
+    assert killed + 4 <= stopped
+
+    process = start(path, run, "ray", 1)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err.decode()
+    assert evaluations(run) >= stopped + 8
+    assert record(run) == record(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", ["ties", "dare_ties", "linear", "slerp", "method_choice"])

@@ -24,10 +24,11 @@ from evomerge.run.pools.choose import Workplace
 from evomerge.run.progress import Finished
 from tests.cli.conftest import Done, Run
 from tests.cli.test_search import evaluations, record
+from tests.cli.watched import QUICK
 from tests.run.fakes import FakeWorkers, drive, plan
 
 Space = Callable[..., Path]
-SECONDS = 60
+SECONDS = 300
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -155,55 +156,61 @@ def in_terminal(run: Path) -> tuple[int, int]:
 
 
 class Screen:
-    """What a terminal has shown so far."""
+    """What a terminal has shown so far, and what became of the process in it."""
 
-    def __init__(self, terminal: int) -> None:
+    def __init__(self, process: int, terminal: int) -> None:
+        self.process = process
         self.terminal = terminal
         self.text = ""
+        self.code: int | None = None
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Go on reading until the condition holds."""
+        """Go on reading until the condition holds, which it must while the process lives."""
         deadline = time.monotonic() + SECONDS
         while not condition():
+            assert not self.gone(), self.text[-2000:]
             assert time.monotonic() < deadline, self.text[-2000:]
-            with suppress(OSError):  # nothing new, or closed
-                self.text += os.read(self.terminal, 1 << 20).decode(errors="replace")
+            self.read()
             time.sleep(0.02)
+
+    def read(self) -> None:
+        with suppress(OSError):  # nothing new, or closed
+            self.text += os.read(self.terminal, 1 << 20).decode(errors="replace")
+
+    def gone(self) -> bool:
+        if self.code is None:
+            ended, status = os.waitpid(self.process, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if ended else None
+        self.read()
+        return self.code is not None
 
 
 @pytest.mark.parametrize("answering", [True, False])
 def test_ctrl_c_in_a_live_table(tmp_path: Path, answering: bool) -> None:
     """The first one waits for the workers, and says so; the second waits for nobody."""
-    process, terminal = in_terminal(tmp_path / "run")
-    screen, ended = Screen(terminal), []
-
-    def gone() -> bool:
-        ended.extend(code for pid, code in [os.waitpid(process, os.WNOHANG)] if pid)
-        return bool(ended)
-
+    screen = Screen(*in_terminal(tmp_path / "run"))
     try:
-        screen.until(lambda: evaluations(tmp_path / "run") >= 20)
-        children = psutil.Process(process).children(recursive=True)
+        screen.until(lambda: evaluations(tmp_path / "run") >= QUICK)
+        children = psutil.Process(screen.process).children(recursive=True)
         workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
         assert len(workers) == 2
         for worker in workers[: 2 * (not answering)]:
             worker.suspend()
-        time.sleep(0.2)  # until everybody who answers has got something new
-        os.write(terminal, b"\x03")
+        os.write(screen.terminal, b"\x03")
         screen.until(lambda: bool(re.search("stopping: waiting for [12]", screen.text)))
         if not answering:
-            os.write(terminal, b"\x03")
-        screen.until(gone)
+            os.write(screen.terminal, b"\x03")
+        screen.until(screen.gone)
     finally:
-        if not ended:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-        os.close(terminal)
-    assert os.waitstatus_to_exitcode(ended[0]) == (75 if answering else 130)
+        if not screen.gone():
+            os.kill(screen.process, signal.SIGKILL)
+            os.waitpid(screen.process, 0)
+        os.close(screen.terminal)
+    assert screen.code == (75 if answering else 130)
     assert "Traceback" not in screen.text
     hidden, shown = screen.text.rfind("\x1b[?25l"), screen.text.rfind("\x1b[?25h")
     assert 0 <= hidden < shown  # the cursor is back
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=SECONDS)
     assert not alive
     *_, last = drive(tmp_path / "run", plan(), FakeWorkers())
     assert isinstance(last, Finished)

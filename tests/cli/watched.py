@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from evomerge.candidate import Assignment, Failed, Scored
 from evomerge.cli.live import watch
 from evomerge.cli.stopping import stopping_on_signals
 from evomerge.errors import EvomergeError
@@ -18,10 +21,25 @@ from evomerge.run.ledger import Ledger
 from evomerge.run.pools.local import local_pool
 from tests.run.fakes import FakeWorkers, plan
 
+QUICK = 20
+"""Evaluations that take no time; then each takes long enough to watch the search and to stop it."""
+
+
+@dataclass(frozen=True)
+class Slowing:
+    """Makes workers that take a second for each candidate of the search after the first few."""
+
+    def __call__(self) -> Slowing:
+        return self
+
+    def evaluate(self, assignment: Assignment) -> Scored | Failed:
+        time.sleep(1.0 if assignment.candidate >= QUICK else 0.0)
+        return FakeWorkers()().evaluate(assignment)
+
 
 def main(run_dir: Path) -> None:
     """As the search command does it."""
-    chosen, console, workers = plan(), Console(stderr=True), FakeWorkers(seconds=0.05)
+    chosen, console, workers = plan(), Console(stderr=True), Slowing()
     with (
         stopping_on_signals() as stopping,
         Ledger.open(run_dir) as ledger,
@@ -35,7 +53,7 @@ def main(run_dir: Path) -> None:
             stop,
             draining=lambda count: console.print(f"stopping: waiting for {count}", highlight=False),
         )
-        watch(Search(chosen, ledger, evaluations).run(), chosen.budget, console)
+        watch(Search(chosen, ledger, evaluations).run(), None, console)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,16 +25,21 @@ from evomerge.run.pools.ray_cluster import RayCluster
 from evomerge.run.resources import WorkerResources
 from tests.contracts.fake_workers import FakeFactory, assignment, expected
 
-PATIENCE = 60.0
+PATIENCE = 300.0
+"""Seconds after which a state that must come has not come: a busy machine is slow, not broken."""
 SOUND = FakeFactory()
+pytestmark = pytest.mark.xdist_group("ray")
 
 
 def patient(_: Assignment) -> float:
     return PATIENCE
 
 
+Deadline = Callable[[Assignment], float]
+
+
 class MakePool(Protocol):
-    def __call__(self, factory: FakeFactory = ..., *, deadline: float = ...) -> WorkerPool: ...
+    def __call__(self, factory: FakeFactory = ..., *, deadline: Deadline = ...) -> WorkerPool: ...
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +50,12 @@ def _ray() -> Iterator[None]:
 
 
 def pool_maker(kind: str) -> MakePool:
-    def make(factory: FakeFactory = SOUND, *, deadline: float = PATIENCE) -> WorkerPool:
+    def make(factory: FakeFactory = SOUND, *, deadline: Deadline = patient) -> WorkerPool:
         if kind == "inline":
             return InlinePool(factory)
         if kind == "local":
-            return local_pool(factory, 2, deadline=lambda _: deadline)
-        return ray_pool(factory, 2, cluster=RayCluster.join(), deadline=lambda _: deadline)
+            return local_pool(factory, 2, deadline=deadline)
+        return ray_pool(factory, 2, cluster=RayCluster.join(), deadline=deadline)
 
     return make
 
@@ -122,6 +127,17 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state not in "ZX"
+
+
+def both_workers(pool: WorkerPool) -> set[int]:
+    """The processes of a pool's two workers, once both are there and have nothing to do."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        answers = all_answers(pool, [assignment(n, "sleep", "0.3") for n in (101, 102)])
+        pids = {process(answer.worker) for answer in answers.values()}
+        if len(pids) == 2:
+            return pids
+    pytest.fail("the second worker does not come")
 
 
 def wait_until_gone(pids: set[int]) -> None:
@@ -285,31 +301,29 @@ def test_one_machine_that_cannot_start_workers_does_not_end_a_run(tmp_path: Path
 
 def test_a_hung_worker_is_killed_at_the_deadline(make_remote: MakePool, tmp_path: Path) -> None:
     hung = assignment(1, "hang once", str(tmp_path / "marker"))
-    with make_remote(deadline=1.0) as pool:
+    seconds = [1.0]
+    with make_remote(deadline=lambda _: seconds[0]) as pool:
         pool.submit(hung)
         (lost,) = all_answers(pool, ()).values()
         assert lost.outcome == Lost("no answer within 1 s; it was stopped")
+        seconds[0] = PATIENCE
         assert conclude(pool, [hung])[1].outcome == expected(hung)
         wait_until_gone({process(lost.worker)})
 
 
 def test_idle_workers_that_died_together_cost_at_most_one_attempt(make_remote: MakePool) -> None:
-    sleepers = [assignment(n, "sleep", "0.4") for n in (1, 2)]
     with make_remote() as pool:
-        all_answers(pool, [assignment(n, "sleep", "0.4") for n in (3, 4, 5, 6)])
-        pids = {process(answer.worker) for answer in all_answers(pool, sleepers).values()}
+        pids = both_workers(pool)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         wait_until_gone(pids)
         concluded = conclude(pool, [assignment(7)], max_attempts=2)
-    assert len(pids) == 2
     assert concluded[7].outcome == expected(assignment(7))
 
 
 def test_close_ends_busy_and_idle_workers(make_remote: MakePool) -> None:
     with make_remote() as pool:
-        sleepers = [assignment(n, "sleep", "0.4") for n in (1, 2)]
-        pids = {process(answer.worker) for answer in all_answers(pool, sleepers).values()}
+        pids = both_workers(pool)
         pool.submit(assignment(3, "hang"))
         pool.poll(0.0)
     wait_until_gone(pids)
@@ -317,8 +331,7 @@ def test_close_ends_busy_and_idle_workers(make_remote: MakePool) -> None:
 
 def test_ctrl_c_does_not_reach_the_workers() -> None:
     with local_pool(FakeFactory(), 2, deadline=patient) as pool:
-        first = all_answers(pool, [assignment(n, "sleep", "0.4") for n in (1, 2)])
-        pids = {process(answer.worker) for answer in first.values()}
+        pids = both_workers(pool)
         for number in (3, 4):
             pool.submit(assignment(number, "sleep", "0.5"))
         pool.poll(0.1)
@@ -340,11 +353,14 @@ def test_a_process_that_dies_while_starting_is_final_at_the_third_time(
 
 
 def test_a_stopped_process_hits_the_deadline() -> None:
-    with local_pool(FakeFactory(), 1, deadline=lambda _: 0.5) as pool:
+    seconds = [PATIENCE]
+    with local_pool(FakeFactory(), 1, deadline=lambda _: seconds[0]) as pool:
         pid = process(all_answers(pool, [assignment(1)])[1].worker)
         os.kill(pid, signal.SIGSTOP)
+        seconds[0] = 0.5
         lost = all_answers(pool, [assignment(2)])[2]
         assert isinstance(lost.outcome, Lost)
+        seconds[0] = PATIENCE
         assert conclude(pool, [assignment(2)])[2].outcome == expected(assignment(2))
 
 
@@ -354,7 +370,7 @@ def test_local_workers_get_their_gpu_their_threads_and_a_log(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,MIG-5")
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
     with local_pool(FakeFactory(), 2, deadline=patient, threads=7, logs=tmp_path / "logs") as pool:
-        all_answers(pool, [assignment(n, "sleep", "0.4") for n in range(4)])
+        both_workers(pool)
         for number in range(2):
             pool.submit(assignment(number, "environment", str(tmp_path / str(number)), *names))
         answers = all_answers(pool, [assignment(5, "print")])

@@ -17,6 +17,8 @@ from tests.contracts.fake_workers import FakeFactory, assignment, expected
 from tests.contracts.test_pools import all_answers, patient, poll_for_ever
 from tests.ray_nodes import Nodes
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -24,6 +25,7 @@ from evomerge.errors import InvalidInput, PreflightFailed
 from evomerge.evaluate.catalog import load_catalog
 from evomerge.evaluate.evaluator import Evaluator, EvaluatorSpec, TaskSpec
 from evomerge.evaluate.lm_harness import LmHarness, full_results
+from evomerge.evaluate.prompts import Prompts
 from evomerge.evaluate.splits import minibatch
 from evomerge.score import PROBABILITY, Objective
 
@@ -108,6 +110,20 @@ def test_numbers_are_those_of_simple_evaluate(
     assert {by_doc[doc]: value for doc, value in perplexity.items()} == mine
 
 
+COMMAND_LINE = """
+import lm_eval.tasks
+
+class TaskManager(lm_eval.tasks.TaskManager):
+    # without an index of the 14,000 files that lm-eval brings along, which takes most of the time
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings | {"include_defaults": False})
+
+lm_eval.tasks.TaskManager = TaskManager
+from lm_eval.__main__ import cli_evaluate
+cli_evaluate()
+"""
+
+
 def test_numbers_are_those_of_the_command_line(
     folder: Path,
     model: LlamaForCausalLM,
@@ -117,7 +133,7 @@ def test_numbers_are_those_of_the_command_line(
 ) -> None:
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu"]
+    command = [sys.executable, "-c", COMMAND_LINE, "run", "--model", "hf", "--device", "cpu"]
     command += ["--model_args", f"pretrained={tmp_path / 'model'}", "--batch_size", str(BATCH)]
     command += ["--include_path", ".", "--num_fewshot", "2", "--output_path", str(tmp_path / "out")]
     command += ["--tasks", ",".join(task.task for task in TASKS)]
@@ -130,6 +146,22 @@ def test_numbers_are_those_of_the_command_line(
     (file,) = (tmp_path / "out").rglob("results_*.json")
     stock = json.loads(file.read_text(encoding="utf-8"))["results"]
     assert ours(full_results(spec_of(folder, shots=2), model, tokenizer)) == values(stock)
+
+
+def test_models_that_share_prompts_answer_as_they_do_alone(
+    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec, other = spec_of(folder, shots=2), copy.deepcopy(model)
+    with torch.no_grad():
+        other.lm_head.weight.mul_(-1.0)
+    alone = [LmHarness(each, tokenizer, spec) for each in (model, other)]
+    expected = [harness.evaluate(everything(harness)) for harness in alone]
+    prompts = Prompts(spec, None)
+    one, two = (LmHarness(each, tokenizer, spec, prompts=prompts) for each in (model, other))
+    found = [harness.evaluate(everything(harness)) for harness in (one, two, one)]
+    assert found == [*expected, expected[0]]
+    assert expected[0] != expected[1]
+    assert one.full_results() == alone[0].full_results()
 
 
 @pytest.mark.parametrize("shots", [0, 2])

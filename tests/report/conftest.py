@@ -161,6 +161,9 @@ def summary() -> RunSummary:
         route=(),
         stages=(StageLine("", "ties", "cma_es", 24, ""),),
         depths=(),
+        front=None,
+        constraints=(),
+        broken=False,
         warnings=("11 of 25,950 answers were cut off at max_gen_toks.",),
         versions=(
             ("evomerge", "0.1.0"), ("torch", "2.13.0"), ("transformers", "5.23.0"),

@@ -164,6 +164,7 @@ def plan(*, candidates: int | None = 80, budget_items: int | None = None) -> Run
     )
     return RunPlan(
         objective=OBJECTIVE,
+        constraints=(),
         search_items=items("s", 600),
         selection_items=items("v", 400),
         holdout_items=items("h", 400),

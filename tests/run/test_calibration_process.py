@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +18,7 @@ from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe, Source
 from evomerge.run import calibration
 from evomerge.run.calibration import Calibration, Rehearsal, calibrate
+from tests.contracts.test_pools import wait_until_gone
 from tests.run.fakes import items
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 REHEARSAL = Rehearsal(
     (Recipe("ties", (Source("a"),)),), items("f", 8), items("u", 8), items("m", 8)
 )
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,14 @@ def measure(problem: str = "", rehearsal: Rehearsal = REHEARSAL) -> Calibration:
     return calibrate(cast("WorkerSpec", spec), rehearsal)
 
 
-def children() -> list[psutil.Process]:
+def children() -> set[psutil.Process]:
     """Without the resource tracker, which lives as long as the tests."""
-    return [
-        child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())
-    ]
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # of an earlier test, and ended just now
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.add(child)
+    return found
 
 
 def test_the_child_is_measured_and_gone_afterwards() -> None:
@@ -77,7 +82,7 @@ def test_the_child_is_measured_and_gone_afterwards() -> None:
     assert found.timings.first == {"ties": 0.5}
     assert found.start > 0.0
     assert found.private > 0
-    assert children() == before
+    assert children() <= before
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ def test_a_child_that_hangs_is_killed(
     monkeypatch.setattr(calibration, "_GRACE", 0.5)
     with pytest.raises(PreflightFailed, match=f"calibration: {line}.*--quick"):
         measure(problem, replace(REHEARSAL, seconds=0.0))
-    assert children() == before
+    assert children() <= before
 
 
 DRIVER = """
@@ -138,6 +143,4 @@ def test_the_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
         child = int(name.read_text())
         assert psutil.pid_exists(child)
         driver.kill()
-    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end, "the child lives on"
-        time.sleep(0.05)
+    wait_until_gone({child})

@@ -71,9 +71,23 @@ def test_an_item_budget_is_kept(tmp_path: Path) -> None:
     assert 4500 < spent[-1] <= 6000
 
 
-def test_a_time_budget_closes_the_search_and_is_replayed(tmp_path: Path) -> None:
+class Clock:
+    """Time that passes when somebody looks."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.02
+        return self.now
+
+
+def test_a_time_budget_closes_the_search_and_is_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evomerge.run.evaluations.time", Clock())
     timed = replace(plan(candidates=None), budget=Budget(None, None, 4.0))
-    workers = FakeWorkers(seconds=0.01)
+    workers = FakeWorkers()
     part = drive(tmp_path, timed, workers)
     events = list(islice(part, 60))
     part.close()

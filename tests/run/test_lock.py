@@ -66,8 +66,7 @@ def test_an_owner_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(lock, "BEAT", 0.01)
     with Ledger.open(tmp_path):
         os.utime(tmp_path / LOCK, (0, 0))
-        until = time.monotonic() + 30
-        while (tmp_path / LOCK).stat().st_mtime == 0 and time.monotonic() < until:
+        while (tmp_path / LOCK).stat().st_mtime == 0:
             time.sleep(0.01)
         assert is_locked(tmp_path)
 

@@ -4,7 +4,7 @@ import cma
 import numpy as np
 import pytest
 
-from evomerge.genes import CONTINUOUS
+from evomerge.genes import CONTINUOUS, Axis
 from evomerge.search.cma_es import CmaEs, default_population
 from evomerge.seeding import generator
 
@@ -67,3 +67,40 @@ def test_estimates_are_the_last_means_and_the_average_of_the_later_half() -> Non
     *late, average = strategy.estimates
     assert late == means[-3:]
     assert average == pytest.approx(np.mean(means[3:], axis=0))
+
+
+def test_steps_and_choices_of_two_are_tried_to_the_end() -> None:
+    """Numbers that the optimum does not need keep small steps from freezing the others."""
+    axes = [CONTINUOUS] * 3 + [Axis(5), Axis(5), Axis(2, ordered=False)]
+    strategy = CmaEs((0.5,) * 6, axes=axes, seed=3, population=10, sigma=1 / 6)
+    seen: list[tuple[int, ...]] = []
+    for _ in range(80):
+        asked = [strategy.ask() for _ in range(10)]
+        losses = [sum((u - 0.4) ** 2 for u in one[:3]) for one in asked]
+        strategy.tell(asked, [(-loss,) for loss in losses])
+        seen += [tuple(a.step(u) for a, u in zip(axes[3:], one[3:], strict=True)) for one in asked]
+    assert max(losses) < 1e-6
+    late = np.asarray(seen[-200:])
+    assert all(len(set(column)) > 1 for column in late.T)
+
+
+def test_it_finds_the_right_steps() -> None:
+    axes = [CONTINUOUS] * 2 + [Axis(7), Axis(4), Axis(2, ordered=False), Axis(2, ordered=False)]
+    target = (0.3, 0.6, 0.5 / 7, 0.875, 0.75, 0.25)
+    strategy = CmaEs((0.5,) * 6, axes=axes, seed=1, population=10, sigma=1 / 6)
+    for _ in range(60):
+        asked = [strategy.ask() for _ in range(10)]
+        steps = [[a.step(u) for a, u in zip(axes[2:], one[2:], strict=True)] for one in asked]
+        wanted = [a.step(u) for a, u in zip(axes[2:], target[2:], strict=True)]
+        strategy.tell(
+            asked,
+            [
+                (
+                    -sum((u - v) ** 2 for u, v in zip(one[:2], target, strict=False))
+                    - 0.05 * float(np.abs(np.subtract(found, wanted)).sum()),
+                )
+                for one, found in zip(asked, steps, strict=True)
+            ],
+        )
+    final = strategy.estimates[-1]
+    assert [a.step(u) for a, u in zip(axes[2:], final[2:], strict=True)] == wanted

@@ -148,7 +148,11 @@ def test_processes_that_ask_together_compute_once(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     for process in asking:
-        _, err = process.communicate("go\n", timeout=60)
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in asking:
+        _, err = process.communicate()
         assert process.returncode == 0, err
     assert log.read_text() == "computed\n"
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["k.safetensors"]
@@ -175,7 +179,7 @@ def test_a_kill_in_the_middle_leaves_no_entry_and_blocks_nobody(
     tmp_path: Path, moment: str
 ) -> None:
     process = _python(_DYING, tmp_path, moment)
-    process.communicate(timeout=60)
+    process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not list(tmp_path.glob("*.safetensors"))
     cache, compute = DiskCache(tmp_path), Counted()
@@ -204,7 +208,7 @@ assert cache.tensors("c", lambda: {"x": torch.ones(2)})["x"].sum() == 2.0
 
 def test_a_full_disk_costs_one_warning_and_not_the_run(tmp_path: Path) -> None:
     process = _python(_LIMITED, tmp_path)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert process.returncode == 0, err
     (line,) = err.splitlines()
     assert line.startswith(f"{tmp_path}: computed tensors cannot be kept (")
