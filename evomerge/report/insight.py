@@ -46,11 +46,14 @@ class GeneLine:
 class SearchInsight:
     """One search: `name` is that of its stage; `levels` are (items spent, mean) per generation.
 
-    `genes` are the most important first; none when the trials cannot tell.
+    `genes` are the most important first; none when the trials cannot tell. `several`: whether it
+    was for several objectives at once; then there is no curve, and the genes' score is the weighted
+    mean.
     """
 
     name: str
     stacks: bool
+    several: bool
     importance: Importance
     genes: tuple[GeneLine, ...]
     levels: tuple[tuple[float, float], ...]
@@ -89,6 +92,7 @@ def _searched(search: Searched, objective: Objective) -> SearchInsight:
     return SearchInsight(
         search.name,
         search.space is None,
+        objective.pareto,
         learnt,
         tuple(
             GeneLine(
@@ -101,7 +105,7 @@ def _searched(search: Searched, objective: Objective) -> SearchInsight:
             for effect in learnt.effects
         ),
         tuple((level.spent, level.mean) for level in levels),
-        gain(levels, highest(objective)),
+        None if objective.pareto else gain(levels, highest(objective)),
     )
 
 

@@ -57,6 +57,7 @@ def genes_told(insight: SearchInsight) -> Told:
         f"surrogate predicts {_percent(found.skill)} of their differences in generations it did "
         f"not see ({luck}); the rest is luck with items and what a quadratic misses. Shares are "
         "for the range that the search tried, and genes that moved together share credit."
+        + (" The score is the weighted mean of the objectives." if insight.several else "")
         + (f" The first {MOST_SHOWN} are shown." if len(insight.genes) > MOST_SHOWN else ""),
     )
 
@@ -118,7 +119,10 @@ def won_told(won: WonLayers, scale: Scale) -> Told:
 
 def insight_lines(insight: Insight, scale: Scale) -> tuple[str, ...]:
     """The findings about the last search, for a terminal."""
-    lines = [line for s in insight.searches[-1:] for line in (genes_told(s), gain_told(s, scale))]
+    lines: list[Told] = []
+    for search in insight.searches[-1:]:
+        lines.append(genes_told(search))
+        lines += [] if search.several else [gain_told(search, scale)]
     return tuple(line.finding for line in lines)
 
 

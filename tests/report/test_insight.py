@@ -71,6 +71,15 @@ def test_insight_comes_at_any_moment_of_a_run(tmp_path: Path) -> None:
     assert len(midway.searches) == 1
 
 
+def test_a_search_for_several_objectives_has_no_single_curve(tmp_path: Path) -> None:
+    run = searched(tmp_path / "run", candidates=90, combine="pareto")
+    insight = explain(run)
+    (search,) = insight.searches
+    assert search.gain is None
+    assert insight_lines(insight, PERCENT) == (genes_told(search).finding,)
+    assert "weighted mean of the objectives" in genes_told(search).ground
+
+
 def test_failed_candidates_count_as_spent_but_are_not_compared(tmp_path: Path) -> None:
     workers = FakeWorkers(fail_every=5, fail_from=20)
     run = searched(tmp_path / "run", candidates=90, workers=workers)
@@ -145,7 +154,7 @@ def test_a_wide_interval_is_no_promise() -> None:
     curve = (0.5, 0.5)
     wide = Gain(0.01, -0.3, 0.4, False, (1.0, 2.0), curve, curve, curve)
     nothing = Importance(0, 0, math.nan, math.nan, (), None)
-    search = SearchInsight("", False, nothing, (), ((1.0, 0.5),), wide)
+    search = SearchInsight("", False, False, nothing, (), ((1.0, 0.5),), wide)
     assert gain_told(search, PERCENT).finding == (
         "Cannot tell what twice the items would add: +1.0 points is in the middle of what is "
         "possible (95 %: -30.0 to +40.0), which is wider than what the search has gained so far."
