@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
+from goals import goals_table
 from matplotlib.axes import Axes
 
 mpl.use("Agg")
@@ -170,6 +171,8 @@ def main() -> None:
     results = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
     text = _replace(text, "quality", quality_table(results["cells"]))
     text = _replace(text, "honesty", honesty_table(results))
+    uneven = json.loads((HERE / "stragglers.json").read_text(encoding="utf-8"))
+    text = _replace(text, "goals", goals_table(results, uneven))
     others: Mapping[str, Callable[[Sequence[Cell]], str]] = {
         "ablations": parts_table,
         "stragglers": straggler_table,
