@@ -131,6 +131,7 @@ def plan(
     )
     return RunPlan(
         objective=Objective(tuple(TaskGoal(task, "acc,none") for task in TASKS)),
+        constraints=(),
         search_items=items("s", 10 * minibatch),
         selection_items=items("v", 2 * minibatch),
         holdout_items=items("h", 2 * minibatch),
