@@ -48,7 +48,7 @@ def spread(points: Sequence[Point], count: int) -> tuple[int, ...]:
     """The places of `count` points: front after front, the last one thinned, best spread first.
 
     Of the front that does not fit, the point that adds most hypervolume comes first (greedily),
-    measured from just below the worst point in units of the points' ranges.
+    measured from one range below the worst point, so that the ends count, too.
     """
     left = list(range(len(points)))
     chosen: list[int] = []
@@ -79,11 +79,11 @@ def _thinned(
 
 
 def _scaled(points: Sequence[Point]) -> list[Point]:
-    """The points in [0.1, 1.1], so that the ends of a front count, too."""
+    """The points in [1, 2], every objective in units of its range."""
     columns = list(zip(*points, strict=True))
     lows = [min(column) for column in columns]
     spans = [max(column) - low or 1.0 for column, low in zip(columns, lows, strict=True)]
     return [
-        tuple(0.1 + (v - low) / span for v, low, span in zip(point, lows, spans, strict=True))
+        tuple(1.0 + (v - low) / span for v, low, span in zip(point, lows, spans, strict=True))
         for point in points
     ]

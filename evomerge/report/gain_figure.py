@@ -52,8 +52,7 @@ def gain_plot(insight: SearchInsight, scale: Scale) -> str:
             va="top", textcoords="offset points", xytext=(4, -2),
         )  # fmt: skip
 
-    name = f"gain-{insight.name}" if insight.name else "gain"
-    return render(name, "What more search would gain", (WIDTH, 2.9), draw)
+    return render("gain", "What more search would gain", (WIDTH, 2.9), draw)
 
 
 def _score_axis(axes: Axes, scale: Scale) -> None:

@@ -17,8 +17,8 @@ _BARS, _CURVES = (0.335, 0.3), (0.665, 0.12)
 _NAME = 34
 
 
-def genes_plot(insight: SearchInsight) -> str:
-    """The most important genes as `<svg>`; empty when the trials cannot tell."""
+def genes_plot(insight: SearchInsight, number: int) -> str:
+    """The most important genes of search `number` as `<svg>`; empty when its trials cannot tell."""
     lines = insight.genes[:MOST_SHOWN]
     if not lines:
         return ""
@@ -43,8 +43,7 @@ def genes_plot(insight: SearchInsight) -> str:
                 fontsize=8.0, va="center", color=INK if line.advice else MUTED,
             )  # fmt: skip
 
-    name = f"genes-{insight.name}" if insight.name else "genes"
-    return render(name, "Which genes mattered", (WIDTH, height), draw)
+    return render(f"genes-{number}", "Which genes mattered", (WIDTH, height), draw)
 
 
 def _draw_bars(axes: Axes, lines: tuple[GeneLine, ...]) -> None:

@@ -97,7 +97,7 @@ def render_report(summary: RunSummary, insight: Insight) -> str:
         layers=_themed(layers_plot(summary)),
         stages=summary.stages if len(summary.stages) > 1 else (),
         gains=tuple(_gain(search, scale) for search in insight.searches[-1:]),
-        genes=tuple(_genes(search) for search in insight.searches),
+        genes=tuple(_genes(search, number) for number, search in enumerate(insight.searches)),
         won=None if insight.won is None else _Shown(
             "", won_told(insight.won, scale), _themed(won_plot(insight.won))
         ),
@@ -108,8 +108,8 @@ def _gain(search: SearchInsight, scale: Scale) -> _Shown:
     return _Shown(search.name, gain_told(search, scale), _themed(gain_plot(search, scale)))
 
 
-def _genes(search: SearchInsight) -> _Shown:
-    return _Shown(search.name, genes_told(search), _themed(genes_plot(search)))
+def _genes(search: SearchInsight, number: int) -> _Shown:
+    return _Shown(search.name, genes_told(search), _themed(genes_plot(search, number)))
 
 
 def _environment() -> Environment:

@@ -19,6 +19,8 @@ from evomerge.report.trials import Floats, Trials, within
 FOLDS = 8
 _PENALTIES = tuple(10.0**power for power in np.arange(-3.0, 1.75, 0.5))
 """Per candidate; a term's spread within generations is 1."""
+_HARDLY = 0.1
+"""Share of the spread that chance gives to skill."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Regression:
         terms: shape (n, k).
         fitness: shape (n, m): the observed one first, then what it is compared with.
         folds: shape (n,); the fold that leaves a row out.
+        generations: how many there are.
     """
 
     basis: Basis
     terms: Floats
     fitness: Floats
     folds: NDArray[np.int64]
+    generations: int
 
     @property
     def count(self) -> int:
@@ -96,15 +100,16 @@ def regression(trials: Trials, shuffled: Floats) -> Regression:
         within(basis.of(trials.values), trials.generations) * weights,
         within(together, trials.generations) * weights,
         np.asarray(places % FOLDS, dtype=np.int64),
+        int(places.max()) + 1,
     )
 
 
 def skills(problem: Regression) -> tuple[Floats, Setting]:
     """The share of the variance that is predicted in generations left out, at its best: (m,).
 
-    Also returns the setting to take: of those that predict the observed fitness as well as the best
-    one, to within the spread that chance gives, the one with the fewest terms and highest penalty.
-    Nothing is predicted, and the share is about zero, where fitness does not depend on the genes.
+    Also returns the setting to take for the observed fitness: the terms of the best one with the
+    highest penalty that is hardly worse, because where candidates are few all penalties may do.
+    Nothing is predicted, and the share is about zero, where fitness depends on no gene.
     """
     total = (problem.fitness**2).sum(axis=0)
     settings = list(_settings(problem))
@@ -119,9 +124,11 @@ def skills(problem: Regression) -> tuple[Floats, Setting]:
             errors[place] += energy + loss
     shares = 1.0 - errors / np.where(total > 0.0, total, 1.0)
     best = shares.max(axis=0)
-    good = shares[:, 0] >= best[0] - best[1:].std()
-    simple = (setting for setting, enough in zip(settings, good, strict=True) if enough)
-    return best, min(simple, key=lambda setting: (setting.order, -setting.penalty))
+    slack, ours = float(best[1:].std()), list(zip(settings, shares[:, 0], strict=True))
+    order = max(ours, key=lambda pair: pair[1])[0].order
+    same = [(setting, share) for setting, share in ours if setting.order == order]
+    enough = max(share for _, share in same) - _HARDLY * slack
+    return best, max((s for s, share in same if share >= enough), key=lambda s: s.penalty)
 
 
 def coefficients(problem: Regression, setting: Setting) -> Iterator[tuple[int, Floats]]:
@@ -143,7 +150,9 @@ def fitted(problem: Regression, setting: Setting, skill: float) -> Surrogate:
     terms, fitness = problem.terms[:, :k], problem.fitness[:, 0]
     values, vectors = np.linalg.eigh(terms.T @ terms)
     scales = np.maximum(values, 0.0) + setting.penalty
-    noise = (1.0 - max(skill, 0.0)) * float((fitness**2).mean())
+    # every generation's mean has taken a degree of freedom
+    left = float((fitness**2).sum()) / (len(fitness) - problem.generations)
+    noise = (1.0 - max(skill, 0.0)) * left
     mean = np.zeros(problem.terms.shape[1])
     mean[:k] = vectors @ ((vectors.T @ (terms.T @ fitness)) / scales)
     root = np.zeros((len(mean), len(mean)))

@@ -87,11 +87,11 @@ class Archive:
 
     def _best(self) -> list[Candidate]:
         judged = self._judged.get(SEARCH, {})
-        levels = self._levels({number: (one.worth,) for number, one in judged.items()})
+        levels = self._levels({number: one.scores for number, one in judged.items()})
 
         def standing(number: int) -> float:
             found = levels.get(self._generations[number])
-            return -np.inf if found is None else float(judged[number].worth - found[0])
+            return -np.inf if found is None else float(judged[number].scores[0] - found[0])
 
         best: dict[str, Candidate] = {}
         for number in sorted(judged, key=lambda c: (-standing(c), c)):

@@ -24,8 +24,10 @@ ESTIMATES = 2
 _RHO = 0.1
 _FLOOR = 0.05
 """The least weight of an objective: nothing is given up for nothing."""
-_NEIGHBOURS = 3
 _EACH = 4
+_LEARNT = 2
+"""Times what it proposes that a direction learns from: CMA-ES moves to the better half, so
+neighbours whose proposals are worse do not pull it over."""
 _MEMORY = 0.7
 
 Floats = NDArray[np.float64]
@@ -56,9 +58,8 @@ def usual_population(objectives: int) -> int:
 class Chebyshev:
     """One search per direction (stateful).
 
-    Directions take turns in proposing. Each learns from the members of a generation that it or its
-    two nearest neighbours proposed: with few candidates per direction that is most of what is known
-    there.
+    Directions take turns in proposing. Each learns from its own members of a generation and as many
+    of its neighbours': with few candidates per direction that is half of what is known there.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Chebyshev:
         """
         self._weights = directions(objectives)
         count = len(self._weights)
-        share = math.ceil(population * min(_NEIGHBOURS, count) / count)
+        share = math.ceil(_LEARNT * population / count)
         self._learns_from = min(max(share, _EACH), population)
         self._population = population
         self._searches = [search(place, self._learns_from) for place in range(count)]
@@ -95,19 +96,37 @@ class Chebyshev:
         """Every direction ranks what its neighbourhood proposed in its own way."""
         by = [self._proposer(genotype) for genotype in genotypes]
         gaps = self._gaps(scores)
-        for direction, search in enumerate(self._searches):
+        begun = self._searches[: self._asked]  # a small generation leaves some out at first
+        for direction, search in enumerate(begun):
             weights = self._weights[direction]
-            distance = np.linalg.norm(self._weights - weights, axis=1)
-            near = sorted(range(len(by)), key=lambda place: (distance[by[place]], place))
-            chosen = sorted(near[: self._learns_from])
-            search.tell(
-                [genotypes[c] for c in chosen], [_fitness(gaps[c], weights) for c in chosen]
-            )
+            chosen = self._learnt(direction, by, np.asarray(genotypes))
+            fitness = [_fitness(gaps[place], weights) for place in chosen]
+            search.tell([genotypes[place] for place in chosen], fitness)
 
     @property
     def estimates(self) -> tuple[Genotype, ...]:
         """The average of the later means and the last mean of every direction."""
         return tuple(e for search in self._searches for e in search.estimates[-ESTIMATES:])
+
+    def _learnt(self, direction: int, by: Sequence[int], genotypes: Floats) -> list[int]:
+        """The places of what a direction learns from, of `genotypes` [population, genes].
+
+        Its own proposals, then those of neighbours that lie among them: a CMA-ES that is told of
+        far points again and again makes ever larger steps. At least half of what it expects.
+        """
+        distance = np.linalg.norm(self._weights - self._weights[direction], axis=1)
+        near = sorted(range(len(by)), key=lambda place: (distance[by[place]], place))
+        own = [place for place in near if by[place] == direction]
+        others = [place for place in near if by[place] != direction]
+        if len(own) > 1:
+            away = np.linalg.norm(genotypes - genotypes[own].mean(axis=0), axis=1)
+            reach = away[own].max()
+            others.sort(key=lambda place: bool(away[place] > reach))
+            among = sum(away[place] <= reach for place in others)
+        else:
+            among = 0
+        count = min(self._learns_from, max(len(own) + among, math.ceil(self._learns_from / 2)))
+        return sorted([*own, *others][:count])
 
     def _proposer(self, genotype: Genotype) -> int:
         """The direction that proposed it; on the border of the space several may have."""

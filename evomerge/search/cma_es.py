@@ -27,7 +27,7 @@ with warnings.catch_warnings():  # pycma warns on import when matplotlib is abse
 LATE_GENERATIONS = 3
 _MARGIN = 0.02
 _STAYS = 0.2
-"""Least standard deviation of an ordered number, in steps: section 3 of Marty et al."""
+"""Least standard deviation of an ordered number, in steps (Marty et al.)."""
 _NEVER = 10**9
 _DIAGONAL_FROM = 40
 
@@ -124,6 +124,8 @@ class CmaEs:
         with _untouched_global_random_state():
             # asking ahead clears the flag by which pycma allows one tell per ask
             self._es._flgtelldone = False
+            # meant for the next samples, of which there may have been none
+            self._es.pop_injection_directions = []
             self._es.tell(solutions, losses)
         self._means.append(self._genotype(self._es.result.xfavorite))
 

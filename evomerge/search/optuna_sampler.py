@@ -207,7 +207,7 @@ def _normal_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """What standard normal numbers of the same ranks would be; equal values share one.
 
     So a Gaussian process sees no outliers, and a failure is the lowest rank without a made-up value
-    (Salinas et al. 2020, arXiv:1909.13595, section 4.1).
+    (Salinas et al. 2020, arXiv:1909.13595).
     """
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - counts / 2.0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from evomerge import yaml12
+from evomerge.report.insight import Insight, explain
 from evomerge.report.summary import (
     Comparison,
     DepthPoint,
@@ -22,6 +23,7 @@ from evomerge.report.summary import (
     StageLine,
 )
 from evomerge.score import TaskScore
+from tests.report.recorded_runs import searched
 
 GROUPS = ("embeddings", "0-7", "8-15", "16-23", "24-31", "head")
 READ, WRITE, BASE = "parents/read", "parents/write", "parents/base"
@@ -276,3 +278,15 @@ def two_tasks(summary: RunSummary) -> RunSummary:
         selection=all_rescored(summary.selection),
         holdout=all_rescored(summary.holdout),
     )
+
+
+@pytest.fixture(scope="session")
+def insight(tmp_path_factory: pytest.TempPathFactory) -> Insight:
+    """What a whole search told whose weights should be 0.9 for a and 0.2 for b everywhere."""
+    return explain(searched(tmp_path_factory.mktemp("told") / "run", candidates=250))
+
+
+@pytest.fixture(scope="session")
+def unknown(tmp_path_factory: pytest.TempPathFactory) -> Insight:
+    """What a search told that was over after two generations."""
+    return explain(searched(tmp_path_factory.mktemp("unknown") / "run", candidates=32))
