@@ -75,6 +75,8 @@ def specification(run: Path, candidates: int) -> None:
     content = {
         "name": "load",
         "seed": run_plan.seed,
+        "objective": {"combine": "weighted_mean"},
+        "constraints": [],
         "parents": {"base": "0", "a": "1", "b": "2"},
         "budget": {"candidates": candidates, "items": None, "time": None},
         "splits": {n: {t: len(ids) for t, ids in s.tasks} for n, s in sizes.items()},
