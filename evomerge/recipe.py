@@ -197,8 +197,22 @@ class Recipe:
     @cached_property
     def digest(self) -> str:
         """A hash of everything that can change the merged weights or their files; 16 hex digits."""
-        text = _ENCODER.encode(self)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _hashed(canonical(self))
+
+
+def canonical(value: Any) -> str:
+    """JSON of a recipe, or of a part of one, that differs whenever the value does."""
+    return _ENCODER.encode(value)
+
+
+def written_as(recipe: Recipe, text: str) -> Recipe:
+    """`recipe`, whose canonical text is known to be `text`: its digest need not write it again."""
+    vars(recipe)["digest"] = _hashed(text)  # where the property keeps it
+    return recipe
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _fields(value: Any) -> dict[str, object]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 from evomerge.mergekit_reader import from_mapping, read_setting
-from evomerge.recipe import Parameters, Recipe, Scalar, Slice, Source
+from evomerge.recipe import (
+    Parameters,
+    Recipe,
+    Scalar,
+    Setting,
+    Slice,
+    Source,
+    canonical,
+    written_as,
+)
 
 _WHERE = "search space"
 _AT_HAND = 64
@@ -62,15 +73,16 @@ class Stencil:
             InvalidInput: every problem found, one line each.
         """
         self._recipe = from_mapping(_fill(template, values), _WHERE)
-        self._whole = _scope(template, "", self._recipe.parameters)
-        self._models = _scopes(template.get("models"), "models", self._recipe.models)
-        self._slices = _scopes(template.get("slices"), "slices", self._recipe.slices)
+        self._holes: list[_Hole] = []
+        parts = template.get("slices") or ()
+        self._models = self._scopes(template.get("models"), "models", self._recipe.models)
+        self._slices = self._scopes(parts, "slices", self._recipe.slices)
         self._sources = tuple(
-            _scopes(entry["sources"], f"slices[{index}].sources", part.sources)
-            for index, (entry, part) in enumerate(
-                zip(template.get("slices") or (), self._recipe.slices, strict=True)
-            )
+            self._scopes(entry["sources"], f"slices[{index}].sources", part.sources)
+            for index, (entry, part) in enumerate(zip(parts, self._recipe.slices, strict=True))
         )
+        self._whole = self._scope(template, "", self._recipe.parameters)
+        self._texts, self._order = self._around_holes()
 
     def filled(self, values: Values) -> Recipe:
         """The recipe for these values, those of the shaping genes being the stencil's.
@@ -78,68 +90,116 @@ class Stencil:
         Raises:
             InvalidInput: a value is not one that its parameter can have.
         """
+        settings = [hole.setting(values) for hole in self._holes]
+        first, *others = self._texts
+        inside = [_written(settings[hole]) for hole in self._order]
+        pairs = [part for pair in zip(inside, others, strict=True) for part in pair]
+        return written_as(self._with(settings), "".join([first, *pairs]))
+
+    def _with(self, settings: Sequence[Setting]) -> Recipe:
         slices = zip(self._recipe.slices, self._slices, self._sources, strict=True)
         return replace(
             self._recipe,
-            models=_filled_sources(self._recipe.models, self._models, values),
+            models=_filled_sources(self._recipe.models, self._models, settings),
             slices=tuple(
                 Slice(
-                    _filled_sources(part.sources, sources, values),
-                    scope.filled(values),
+                    _filled_sources(part.sources, sources, settings),
+                    scope.filled(settings),
                     part.base_model,
                 )
                 for part, scope, sources in slices
             ),
-            parameters=self._whole.filled(values),
+            parameters=self._whole.filled(settings),
+        )
+
+    def _around_holes(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """The recipe's canonical text without the holes, and which of them stands in each gap."""
+        marks = [Setting.constant(f"\0{hole}\0") for hole in range(len(self._holes))]
+        text = canonical(self._with(marks))
+        if not marks:
+            return (text,), ()
+        known = {canonical(mark): hole for hole, mark in enumerate(marks)}
+        pattern = re.compile("|".join(map(re.escape, known)))
+        return tuple(pattern.split(text)), tuple(known[found] for found in pattern.findall(text))
+
+    def _scope(self, template: Mapping[str, Any], path: str, read: Parameters) -> _Scope:
+        holes: dict[str, int] = {}
+        for name, value in (template.get("parameters") or {}).items():
+            if next(_draws(value), None) is not None:
+                holes[name] = len(self._holes)
+                self._holes.append(
+                    _Hole(name, f"{path}.parameters" if path else "parameters", value)
+                )
+        return _Scope(read, holes)
+
+    def _scopes(
+        self,
+        templates: Sequence[Mapping[str, Any]] | None,
+        path: str,
+        read: Sequence[Source | Slice],
+    ) -> tuple[_Scope, ...]:
+        pairs = enumerate(zip(templates or (), read, strict=True))
+        return tuple(
+            self._scope(entry, f"{path}[{index}]", part.parameters)
+            for index, (entry, part) in pairs
         )
 
 
 @dataclass(frozen=True)
-class _Scope:
-    """Parameters as they were read, and the templates of those with genes."""
+class _Hole:
+    """A parameter with genes, and the path to its scope."""
 
+    name: str
     path: str
-    read: Parameters
-    free: Mapping[str, Any]
+    template: Any
 
-    def filled(self, values: Values) -> Parameters:
-        if not self.free:
+    def setting(self, values: Values) -> Setting:
+        return read_setting(_fill(self.template, values), self.name, _WHERE, self.path)
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Parameters as they were read, and the holes that some of them are."""
+
+    read: Parameters
+    holes: Mapping[str, int]
+
+    def filled(self, settings: Sequence[Setting]) -> Parameters:
+        if not self.holes:
             return self.read
         return Parameters(
             tuple(
-                (name, read_setting(_fill(self.free[name], values), name, _WHERE, self.path))
-                if name in self.free
-                else (name, setting)
-                for name, setting in self.read
+                [
+                    (name, settings[self.holes[name]] if name in self.holes else setting)
+                    for name, setting in self.read.settings
+                ]
             )
         )
 
 
-def _scope(template: Mapping[str, Any], path: str, read: Parameters) -> _Scope:
-    free = {
-        name: value
-        for name, value in (template.get("parameters") or {}).items()
-        if next(_draws(value), None) is not None
-    }
-    return _Scope(f"{path}.parameters" if path else "parameters", read, free)
-
-
-def _scopes(
-    templates: list[Mapping[str, Any]] | None, path: str, read: tuple[Source | Slice, ...]
-) -> tuple[_Scope, ...]:
-    entries = enumerate(zip(templates or (), read, strict=True))
-    return tuple(
-        _scope(template, f"{path}[{index}]", part.parameters) for index, (template, part) in entries
-    )
-
-
 def _filled_sources(
-    sources: tuple[Source, ...], scopes: tuple[_Scope, ...], values: Values
+    sources: tuple[Source, ...], scopes: tuple[_Scope, ...], settings: Sequence[Setting]
 ) -> tuple[Source, ...]:
     return tuple(
-        Source(source.model, source.layer_range, scope.filled(values)) if scope.free else source
-        for source, scope in zip(sources, scopes, strict=True)
+        [
+            Source(source.model, source.layer_range, scope.filled(settings))
+            if scope.holes
+            else source
+            for source, scope in zip(sources, scopes, strict=True)
+        ]
     )
+
+
+_BEFORE, _AFTER = canonical(Setting.constant("\0")).split(canonical("\0"))
+
+
+def _written(setting: Setting) -> str:
+    """The canonical text of a setting; nearly all are one number."""
+    clause = setting.clauses[0]
+    plain = len(setting.clauses) == 1 and clause.filter is None and type(clause.value) is float
+    if plain and math.isfinite(clause.value):  # type: ignore[arg-type]
+        return f"{_BEFORE}{clause.value!r}{_AFTER}"
+    return canonical(setting)
 
 
 def _fill(template: Any, values: Values) -> Any:

@@ -96,24 +96,25 @@ def items(letter: str, count: int) -> ItemSelection:
     return ItemSelection(tuple((task, tuple(sorted(ids))) for task in TASKS))
 
 
+def space_mapping(groups: int = 6) -> dict[str, object]:
+    """`groups` weights for each of two models, as a space file has them."""
+    return {
+        "merge_method": "task_arithmetic",
+        "base_model": "base",
+        "models": [{"model": "a"}, {"model": "b"}],
+        "layer_groups": groups,
+        "parameters": {
+            "weight": {"float": [-0.5, 1.5], "init": 1.0, "per": ["model", "layer_group"]}
+        },
+        "dtype": "float32",
+    }
+
+
 def plan(
     *, candidates: int, schedule: Schedule, population: int, minibatch: int, groups: int = 6
 ) -> RunPlan:
     """A whole run: `minibatch` items per task, `groups` weights for each of two models."""
-    space = read_space(
-        {
-            "merge_method": "task_arithmetic",
-            "base_model": "base",
-            "models": [{"model": "a"}, {"model": "b"}],
-            "layer_groups": groups,
-            "parameters": {
-                "weight": {"float": [-0.5, 1.5], "init": 1.0, "per": ["model", "layer_group"]}
-            },
-            "dtype": "float32",
-        },
-        "space",
-        LAYERS,
-    )
+    space = read_space(space_mapping(groups), "space", LAYERS)
     stage = StagePlan(
         name="",
         space=space,
@@ -131,6 +132,7 @@ def plan(
     )
     return RunPlan(
         objective=Objective(tuple(TaskGoal(task, "acc,none") for task in TASKS)),
+        constraints=(),
         search_items=items("s", 10 * minibatch),
         selection_items=items("v", 2 * minibatch),
         holdout_items=items("h", 2 * minibatch),

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fake_search import ORDERED, drive, plan
+from fake_search import ORDERED, drive, plan, space_mapping
 
 from evomerge.candidate import Candidate, Scored
 from evomerge.run.directory import open_directory
@@ -75,6 +75,9 @@ def specification(run: Path, candidates: int) -> None:
     content = {
         "name": "load",
         "seed": run_plan.seed,
+        "space": space_mapping(),
+        "objective": {"combine": "weighted_mean"},
+        "constraints": [],
         "parents": {"base": "0", "a": "1", "b": "2"},
         "budget": {"candidates": candidates, "items": None, "time": None},
         "splits": {n: {t: len(ids) for t, ids in s.tasks} for n, s in sizes.items()},

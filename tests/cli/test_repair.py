@@ -13,7 +13,7 @@ from tests.cli.conftest import Run
 from tests.run.test_durability import continued, finished_files, put
 
 
-@pytest.mark.parametrize(("schedule", "kept"), [("ordered", 45), ("arrival", 0)])
+@pytest.mark.parametrize(("schedule", "kept"), [("ordered", 30), ("arrival", 0)])
 def test_repair_says_what_is_lost_and_loses_nothing_else(
     evomerge: Run, tmp_path: Path, schedule: str, kept: int
 ) -> None:

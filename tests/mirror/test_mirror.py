@@ -34,6 +34,8 @@ def resolved(**changes: Any) -> dict[str, Any]:
         "space": {"merge_method": "task_arithmetic", "parameters": {"weight": GENES}},
         "parents": {"base": "1", "a": "2", "b": "3"},
         "goals": [{"task": "task", "metric": "acc,none", "weight": 1.0}],
+        "objective": {"combine": "weighted_mean"},
+        "constraints": [],
         "splits": {},
         "test_splits": {},
         "near_duplicates": 0,

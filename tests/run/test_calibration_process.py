@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any, cast
 import psutil
 import pytest
 
-from evomerge.candidate import Assignment, Failed, Scored
+from evomerge.candidate import Assignment, Failed, ItemSelection, Scored
 from evomerge.errors import PreflightFailed
 from evomerge.recipe import Recipe, Source
 from evomerge.run import calibration
 from evomerge.run.calibration import Calibration, Rehearsal, calibrate
 from tests.contracts.test_pools import wait_until_gone
-from tests.run.fakes import items
 
 if TYPE_CHECKING:
     from evomerge.run.workers import WorkerSpec
 
-REHEARSAL = Rehearsal(
-    (Recipe("ties", (Source("a"),)),), items("f", 8), items("u", 8), items("m", 8)
-)
+
+def items(letter: str) -> ItemSelection:
+    """Here and not from elsewhere: every child imports this file, and what it imports."""
+    return ItemSelection((("task", tuple(f"{letter}{index}" for index in range(8))),))
+
+
+REHEARSAL = Rehearsal((Recipe("ties", (Source("a"),)),), items("f"), items("u"), items("m"))
 PATIENCE = 300.0
 
 
