@@ -210,6 +210,9 @@ def test_ctrl_c_in_a_live_table(tmp_path: Path, answering: bool) -> None:
     assert "Traceback" not in screen.text
     hidden, shown = screen.text.rfind("\x1b[?25l"), screen.text.rfind("\x1b[?25h")
     assert 0 <= hidden < shown  # the cursor is back
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):
+            worker.resume()  # one that was still starting has yet to notice that it is alone
     _, alive = psutil.wait_procs(children, timeout=SECONDS)
     assert not alive
     *_, last = drive(tmp_path / "run", plan(), FakeWorkers())
