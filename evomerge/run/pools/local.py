@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 from collections.abc import Mapping, Sequence
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import final
 
@@ -84,6 +84,7 @@ class LocalMember:
         )
         # Ctrl-C reaches every process of the terminal, but workers have to finish what they do;
         # they inherit the mask, so they are safe from their first instruction on.
+        resource_tracker.ensure_running()  # which would take the mask away when it starts
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()
