@@ -45,7 +45,7 @@ def front_plot(summary: RunSummary) -> str:
         return render("front", "The front of both objectives", (WIDTH, 4.6), draw)
 
     def draw_parallel(figure: Figure) -> None:
-        axes = figure.add_axes((0.06, 0.14, 0.62, 0.8))
+        axes = figure.add_axes((0.11, 0.14, 0.57, 0.8))
         _parallel(axes, front, scales, heads, winner)
 
     return render("front", "The front of all objectives", (WIDTH, 4.6), draw_parallel)

@@ -86,7 +86,7 @@ def front_sentences(summary: RunSummary) -> tuple[str, ...]:
     if dominated:
         said.append(
             f"{count(len(dominated), 'finalist')} left it because another is; for "
-            f"{front.clearly_dropped} of them the difference is more than chance."
+            f"{front.clearly_dropped or 'none'} of them the difference is more than chance."
         )
     excluded = len(front.dropped) - len(dominated)
     if excluded:

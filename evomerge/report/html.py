@@ -96,7 +96,7 @@ def render_report(summary: RunSummary, insight: Insight) -> str:
         route=_themed(route_plot(summary)),
         layers=_themed(layers_plot(summary)),
         stages=summary.stages if len(summary.stages) > 1 else (),
-        gains=tuple(_gain(search, scale) for search in insight.searches[-1:]),
+        gains=tuple(_gain(s, scale) for s in insight.searches[-1:] if not s.several),
         genes=tuple(_genes(search, number) for number, search in enumerate(insight.searches)),
         won=None if insight.won is None else _Shown(
             "", won_told(insight.won, scale), _themed(won_plot(insight.won))

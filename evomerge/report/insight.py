@@ -46,11 +46,14 @@ class GeneLine:
 class SearchInsight:
     """One search: `name` is that of its stage; `levels` are (items spent, mean) per generation.
 
-    `genes` are the most important first; none when the trials cannot tell.
+    `genes` are the most important first; none when the trials cannot tell. `several`: whether it
+    was for several objectives at once; then there is no curve, and the genes' score is the weighted
+    mean.
     """
 
     name: str
     stacks: bool
+    several: bool
     importance: Importance
     genes: tuple[GeneLine, ...]
     levels: tuple[tuple[float, float], ...]
@@ -89,6 +92,7 @@ def _searched(search: Searched, objective: Objective) -> SearchInsight:
     return SearchInsight(
         search.name,
         search.space is None,
+        objective.pareto,
         learnt,
         tuple(
             GeneLine(
@@ -101,7 +105,7 @@ def _searched(search: Searched, objective: Objective) -> SearchInsight:
             for effect in learnt.effects
         ),
         tuple((level.spent, level.mean) for level in levels),
-        gain(levels, highest(objective)),
+        None if objective.pareto else gain(levels, highest(objective)),
     )
 
 
@@ -131,16 +135,19 @@ def advice(effect: GeneEffect, space: SearchSpace | None) -> str:
     # the two errors may be those of one comparison: they add up
     if curve[best] - curve[worst] < _CLEARLY * (error[best] + error[worst]):
         return ""
-    if space is not None and not space.axes[effect.gene].ordered:
-        return f"best: {_written(space.genes[effect.gene].decode(effect.grid[best]))}"
-    margin = max(1, len(curve) // 8)
-    if best >= len(curve) - margin:
-        return "more is better"
-    if best < margin:
-        return "less is better"
     place = effect.grid[best]
-    value = place if space is None else space.genes[effect.gene].decode(place)
-    return f"best near {_written(value)}"
+    value = _written(place if space is None else space.genes[effect.gene].decode(place))
+    if space is not None and not space.axes[effect.gene].ordered:
+        return f"best: {value}"
+    margin = max(1, len(curve) // 8)
+    if not margin <= best < len(curve) - margin:
+        return "less is better" if best < margin else "more is better"
+    low, high = (
+        bool(curve[best] - curve[end] >= _CLEARLY * (error[best] + error[end])) for end in (0, -1)
+    )
+    if low and high:
+        return f"best near {value}"
+    return "not too low" if low else "not too high" if high else ""
 
 
 def _written(value: Scalar) -> str:

@@ -57,6 +57,7 @@ def genes_told(insight: SearchInsight) -> Told:
         f"surrogate predicts {_percent(found.skill)} of their differences in generations it did "
         f"not see ({luck}); the rest is luck with items and what a quadratic misses. Shares are "
         "for the range that the search tried, and genes that moved together share credit."
+        + (" The score is the weighted mean of the objectives." if insight.several else "")
         + (f" The first {MOST_SHOWN} are shown." if len(insight.genes) > MOST_SHOWN else ""),
     )
 
@@ -92,9 +93,9 @@ def won_told(won: WonLayers, scale: Scale) -> Told:
     sure = [sum(group.sure == word for group in decided) for word in (CLEAR, LEANING)]
     rest = len(won.groups) - sum(sure)
     finding = (
-        f"Of {count(len(won.groups), 'layer group')}, {sure[0]} clearly "
-        f"{'belongs' if sure[0] == 1 else 'belong'} to one parent and {sure[1]} "
-        f"{'leans' if sure[1] == 1 else 'lean'} to one."
+        f"Of {count(len(won.groups), 'layer group')}, {sure[0] or 'none'} clearly "
+        f"{'belong' if sure[0] > 1 else 'belongs'} to one parent and {sure[1] or 'none'} "
+        f"{'lean' if sure[1] > 1 else 'leans'} to one."
     )
     if rest:
         finding += f" For the other {rest} the search cannot tell: equal weights may do as well."
@@ -118,7 +119,10 @@ def won_told(won: WonLayers, scale: Scale) -> Told:
 
 def insight_lines(insight: Insight, scale: Scale) -> tuple[str, ...]:
     """The findings about the last search, for a terminal."""
-    lines = [line for s in insight.searches[-1:] for line in (genes_told(s), gain_told(s, scale))]
+    lines: list[Told] = []
+    for search in insight.searches[-1:]:
+        lines.append(genes_told(search))
+        lines += [] if search.several else [gain_told(search, scale)]
     return tuple(line.finding for line in lines)
 
 

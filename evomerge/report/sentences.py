@@ -64,7 +64,10 @@ def stamps(summary: RunSummary) -> tuple[str, ...]:
 
 def headline(summary: RunSummary) -> str:
     """The outcome in one sentence that needs no knowledge of the run."""
-    return _HEADLINES[standing(summary)]
+    situation = standing(summary)
+    if situation is Standing.BETTER and not all(row.eligible for row in summary.holdout):
+        return "The evolved merge beats every model and fixed recipe that keeps the constraints."
+    return _HEADLINES[situation]
 
 
 def score_sentence(summary: RunSummary, scale: Scale) -> str:

@@ -124,11 +124,17 @@ def skills(problem: Regression) -> tuple[Floats, Setting]:
             errors[place] += energy + loss
     shares = 1.0 - errors / np.where(total > 0.0, total, 1.0)
     best = shares.max(axis=0)
-    slack, ours = float(best[1:].std()), list(zip(settings, shares[:, 0], strict=True))
-    order = max(ours, key=lambda pair: pair[1])[0].order
-    same = [(setting, share) for setting, share in ours if setting.order == order]
-    enough = max(share for _, share in same) - _HARDLY * slack
-    return best, max((s for s, share in same if share >= enough), key=lambda s: s.penalty)
+    return best, _chosen(settings, shares[:, 0], _HARDLY * float(best[1:].std()))
+
+
+def _chosen(settings: list[Setting], shares: Floats, slack: float) -> Setting:
+    order = settings[int(shares.argmax())].order
+    good = (
+        setting
+        for setting, share in zip(settings, shares, strict=True)
+        if setting.order == order and share >= shares.max() - slack
+    )
+    return max(good, key=lambda setting: setting.penalty)
 
 
 def coefficients(problem: Regression, setting: Setting) -> Iterator[tuple[int, Floats]]:

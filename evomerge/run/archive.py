@@ -54,10 +54,10 @@ class Archive:
         return [self._recall(c) for c in sorted(judged, key=lambda c: (-judged[c].worth, c))]
 
     def trades(self, stage: str) -> list[Candidate]:
-        """The candidates of a stage that no other dominates."""
-        judged = self._judged.get(stage, {})
-        places = front([one.point for one in judged.values()])
-        numbers = list(judged)
+        """The candidates of a stage that no other dominates; none with a single objective."""
+        judged = {c: one for c, one in self._judged.get(stage, {}).items() if one.point}
+        numbers = sorted(judged)
+        places = front([judged[number].point for number in numbers])
         return [self._recall(numbers[place]) for place in places]
 
     def flat(self, stage: str) -> bool:
@@ -102,7 +102,8 @@ class Archive:
         return list(best.values())
 
     def _best_trades(self) -> list[Candidate]:
-        points = {number: one.point for number, one in self._judged[SEARCH].items()}
+        found = self._judged[SEARCH]
+        points = {number: found[number].point for number in sorted(found)}
         levels = self._levels(points)
         known = [number for number in points if self._generations[number] in levels]
         standing = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import final
 
@@ -30,42 +31,38 @@ class Comparisons:
         self._judge = judge
         self._evaluations = evaluations
         self._recall = recall
-        self._seen: set[int] = set()
-        self._unknown: dict[int, list[int]] = {}
-        self._held: dict[int, list[Evaluated]] = {}
+        self._pending: dict[int, list[int]] = {}
+        self._held: list[Evaluated] = []
 
     def ask(self, generation: int, items: ItemSelection) -> None:
         """Have the references answer those of the generation's items that nobody asked for yet."""
-        if generation in self._seen or not self._judge.references:
+        new = self._judge.claimed(items)
+        if not new.tasks:
             return
-        self._seen.add(generation)
-        missing = self._judge.missing(items)
-        if not missing.tasks:
-            return
-        self._unknown[generation] = list(dict.fromkeys(self._judge.references.values()))
-        for number in self._unknown[generation]:
-            model = self._recall(number)
-            self._evaluations.submit(model, f"{REFERENCE}{generation}", missing)
+        self._pending[generation] = list(dict.fromkeys(self._judge.references.values()))
+        for number in self._pending[generation]:
+            self._evaluations.submit(self._recall(number), f"{REFERENCE}{generation}", new)
 
     def ready(self, evaluated: Evaluated) -> Sequence[Evaluated]:
         """The results that can be judged now that this one is known, in the order they came.
 
+        A generation waits for what was asked for it and for those before, which share its items.
+
         Raises:
             TooManyFailures: a reference could not be scored.
         """
-        if not evaluated.stage.startswith(REFERENCE):
-            generation = evaluated.candidate.generation
-            if generation not in self._unknown:
-                return (evaluated,)
-            self._held.setdefault(generation, []).append(evaluated)
-            return ()
-        take_reference(evaluated, self._judge, self._evaluations)
-        generation = int(evaluated.stage.removeprefix(REFERENCE))
-        self._unknown[generation].remove(evaluated.candidate.id)
-        if self._unknown[generation]:
-            return ()
-        del self._unknown[generation]
-        return self._held.pop(generation, ())
+        if evaluated.stage.startswith(REFERENCE):
+            take_reference(evaluated, self._judge, self._evaluations)
+            generation = int(evaluated.stage.removeprefix(REFERENCE))
+            self._pending[generation].remove(evaluated.candidate.id)
+            if not self._pending[generation]:
+                del self._pending[generation]
+        else:
+            self._held.append(evaluated)
+        first = min(self._pending, default=math.inf)
+        ready = [one for one in self._held if one.candidate.generation < first]
+        self._held = [one for one in self._held if one.candidate.generation >= first]
+        return ready
 
 
 def take_reference(evaluated: Evaluated, judge: Judge, evaluations: Evaluations) -> None:

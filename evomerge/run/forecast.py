@@ -129,19 +129,6 @@ def forecast(plan: RunPlan, workers: int, costs: Costs | None, *, before: float 
     return Forecast(tuple(walk.phases), workers, before + costs.start, over)
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """How many reference models answer how many items of a generation, each."""
-
-    models: int
-    items: int
-
-    @property
-    def each(self) -> int:
-        """Items for each generation."""
-        return self.models * self.items
-
-
 @final
 class _Walk:
     """One walk through a run (stateful: the clock, what is spent, the phases so far)."""
@@ -164,7 +151,8 @@ class _Walk:
         methods = [baseline.recipe.merge_method for baseline in stage.baselines]
         judge = stage_judge(self._plan, stage, 0)
         first = minibatch(self._plan.search_items, per_task, generation=0, seed=0)
-        compared = _Compared(len(judge.references), judge.concerned(first).count)
+        models, each = len(judge.references), judge.concerned(first).count
+        compared = models * each
         self._holdout |= {b.label: b.recipe.merge_method for b in stage.baselines}
         self._phase(stage, "baselines", methods, early, seen=set())
         starts = min(1 + WARM_STARTS, len(stage.starting_points(stage.baselines)))
@@ -173,10 +161,9 @@ class _Walk:
         kept = kept_items(self._plan, stage.final, allotment, judge)
         before = len(methods) + starts
         count = self._search(stage, allotment, batch, method, before, kept=kept, compared=compared)
-        if compared.items:
-            told = -(-(count or 0) // stage.population)
-            again = ["passthrough"] * (told * compared.models)
-            self._phase(stage, "references", again, compared.items, seen=set(again))
+        if compared:
+            again = ["passthrough"] * (models * math.ceil((count or 0) / stage.population))
+            self._phase(stage, "references", again, each, seen=set(again))
         self._final(stage, method, starts, count, kept, judge)
 
     def holdout(self) -> None:
@@ -228,7 +215,7 @@ class _Walk:
         before: int,
         *,
         kept: float,
-        compared: _Compared,
+        compared: int,
     ) -> int | None:
         """As many generations as the allotment pays for; None when nobody knows how many."""
         limits: list[int] = []
@@ -236,7 +223,7 @@ class _Walk:
             limits.append(given.candidates - before)
         if given.items is not None and given.items_until is not None:
             left = given.items_until - kept - self._items
-            limits.append(int(left / (items + compared.each / stage.population)))
+            limits.append(int(left / (items + compared / stage.population)))
         end, until = search_end(given, stage.final), None
         if end is not None:
             until = end - self._clock

@@ -55,19 +55,23 @@ class Judge:
         self._known: dict[str, dict[str, dict[str, ItemOutcome]]] = {
             model: {task: {} for task in self._tasks} for model in self.references
         }
+        self._asked: dict[str, set[str]] = {task: set() for task in self._tasks}
         self._last: tuple[ItemSelection, Mapping[str, Sums]] | None = None
 
     def concerned(self, items: ItemSelection) -> ItemSelection:
         """Those of the items that reference models have to be scored on."""
         return ItemSelection(tuple((t, ids) for t, ids in items.tasks if t in self._tasks))
 
-    def missing(self, items: ItemSelection) -> ItemSelection:
-        """Those of them that are not known yet; without tasks when all are."""
+    def claimed(self, items: ItemSelection) -> ItemSelection:
+        """Those of them that nobody has asked for yet, which then counts as done.
+
+        What was asked for, not what is known: that must not depend on which results are there.
+        """
         left = []
         for task, ids in self.concerned(items).tasks:
-            known = [outcomes[task] for outcomes in self._known.values()]
-            unknown = tuple(item for item in ids if any(item not in found for found in known))
-            left += [(task, unknown)] if unknown else []
+            new = tuple(item for item in ids if item not in self._asked[task])
+            self._asked[task].update(new)
+            left += [(task, new)] if new else []
         return ItemSelection(tuple(left))
 
     def learn(self, candidate: int, results: Sequence[TaskOutcomes]) -> None:
@@ -77,6 +81,7 @@ class Judge:
                 if result.task in self._tasks:
                     found = {outcome.item: outcome for outcome in result.outcomes}
                     self._known[model][result.task].update(found)
+                    self._asked[result.task].update(found)
 
     def judged(self, sums: Sums | None, items: ItemSelection) -> Judged | None:
         """The candidate with these totals on these items; None when it failed."""

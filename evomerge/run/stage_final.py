@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from evomerge.candidate import Candidate, ItemSelection
+from evomerge.candidate import SEARCH, Candidate, ItemSelection
 from evomerge.errors import TooManyFailures
-from evomerge.run.archive import TOP_BASELINES, TOP_CANDIDATES, TOP_TRADES
+from evomerge.run.archive import TOP_BASELINES, TOP_CANDIDATES, TOP_TRADES, Archive
 from evomerge.run.comparisons import take_reference
 from evomerge.run.evaluations import Evaluations
 from evomerge.run.final import Decision, Results, cost, decide, going_on, rungs, survivors
@@ -132,6 +132,23 @@ class StageFinal:
         """The rungs, shortened so that the final stays within its share of an item budget."""
         share = self._items / final_cost(self._run, parts, finalists, self._judge)
         return parts if share >= 1 else tuple(_share(part, share) for part in parts)
+
+
+def best_score(archive: Archive, early: str) -> StageResult:
+    """Whoever scored best in the search, or in the stage `early` where the search has nobody.
+
+    With several objectives the front is that of their own scores.
+
+    Raises:
+        TooManyFailures: nobody has a score.
+    """
+    stage = SEARCH if archive.ranked(SEARCH) else early
+    ranking = archive.ranked(stage)
+    if not ranking:
+        raise TooManyFailures("no candidate could be scored; see the failures above")
+    front = archive.trades(stage)
+    decision = Decision(ranking[0].id, None, None, None, tuple(one.id for one in front))
+    return StageResult(decision, tuple(ranking), tuple(front))
 
 
 def stage_judge(run: RunPlan, stage: StagePlan, first: int) -> Judge:

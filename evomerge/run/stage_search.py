@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection
-from evomerge.errors import TooManyFailures
 from evomerge.evaluate.splits import minibatch
 from evomerge.recipe import Recipe
 from evomerge.run.archive import Archive
 from evomerge.run.comparisons import Comparisons, take_reference
 from evomerge.run.core import Core, Told
 from evomerge.run.evaluations import Evaluations
-from evomerge.run.final import Decision
 from evomerge.run.generation_items import GenerationItems, agreement
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import Allotment, RunPlan, StagePlan, search_end
@@ -33,6 +31,7 @@ from evomerge.run.room import Room
 from evomerge.run.stage_final import (
     StageFinal,
     StageResult,
+    best_score,
     distinct,
     kept_items,
     stage_judge,
@@ -282,7 +281,9 @@ class StageSearch:
         """The finalists, with what the strategy holds for the optimum, compared in pairs."""
         plan = self._stage.final
         if plan is None:
-            return self._best_score()
+            result = best_score(self._archive, BASELINE)
+            self._ledger.set_meta(self._key("decision"), result.decision.facts())
+            return result
         origin = ESTIMATE_ORIGINS.get(self._stage.algorithm, "elite")
         generation = self._counter.generation - 1
         held = estimates if plan.estimates else ()
@@ -294,15 +295,3 @@ class StageSearch:
         result = yield from final.run(field, frozenset(self._baseline_ids), references)
         self._ledger.set_meta(self._key("decision"), result.decision.facts())
         return result
-
-    def _best_score(self) -> StageResult:
-        """Whoever scored best in the search, or before it where the search has nobody."""
-        stage = SEARCH if self._archive.ranked(SEARCH) else BASELINE
-        ranking = self._archive.ranked(stage)
-        if not ranking:
-            raise TooManyFailures("no candidate could be scored; see the failures above")
-        front = self._archive.trades(stage) if self._run.objective.trades else []
-        members = tuple(candidate.id for candidate in front)
-        decision = Decision(ranking[0].id, None, None, None, members)
-        self._ledger.set_meta(self._key("decision"), decision.facts())
-        return StageResult(decision, tuple(ranking), tuple(front))

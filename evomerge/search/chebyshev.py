@@ -24,7 +24,7 @@ ESTIMATES = 2
 _RHO = 0.1
 _FLOOR = 0.05
 """The least weight of an objective: nothing is given up for nothing."""
-_EACH = 4
+_EACH = 5
 _LEARNT = 2
 """Times what it proposes that a direction learns from: CMA-ES moves to the better half, so
 neighbours whose proposals are worse do not pull it over."""
@@ -51,7 +51,7 @@ def directions(objectives: int) -> Floats:
 
 
 def usual_population(objectives: int) -> int:
-    """Four candidates for each direction."""
+    """Five candidates for each direction."""
     return _EACH * len(directions(objectives))
 
 

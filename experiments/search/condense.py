@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from bench import BUDGETS
 
 Row = Mapping[str, Any]
 
@@ -17,9 +18,15 @@ def condensed(rows: Sequence[Row]) -> dict[str, Any]:
         groups.setdefault((row["landscape"], row["protocol"], row["budget"]), []).append(row)
     table = [
         {"landscape": place, "protocol": name, "budget": budget, **_numbers(found)}
-        for (place, name, budget), found in sorted(groups.items())
+        for (place, name, budget), found in sorted(groups.items(), key=_rank)
     ]
     return {"cells": table, "honesty": honesty(rows), "never_worse": never_worse(rows)}
+
+
+def _rank(group: tuple[tuple[str, str, int], list[Row]]) -> tuple[int, str, int]:
+    """Landscapes as they are listed, protocols by name, budgets from the smallest."""
+    (place, name, budget), _ = group
+    return (list(BUDGETS).index(place), name, budget)
 
 
 def _numbers(found: Sequence[Row]) -> dict[str, Any]:

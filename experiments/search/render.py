@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
+from goals import goals_table
 from matplotlib.axes import Axes
 
 mpl.use("Agg")
@@ -42,21 +43,25 @@ def quality_table(cells: Sequence[Cell]) -> str:
     for place in _in_order(cell["landscape"] for cell in cells):
         here = [cell for cell in cells if cell["landscape"] == place]
         budgets = sorted({cell["budget"] for cell in here})
-        parts.append(f"**{place}** ({max(cell['seeds'] for cell in here)} seeds)\n")
+        most = max(cell["seeds"] for cell in here)
+        parts.append(f"**{place}** ({most} seeds; fewer where n says so)\n")
         parts.append("| protocol | " + " | ".join(f"{b:,}" for b in budgets) + " |")
         parts.append("|---|" + "---|" * len(budgets))
         for name in _in_order(cell["protocol"] for cell in here):
             by = {cell["budget"]: cell for cell in here if cell["protocol"] == name}
-            parts.append(f"| {name} | " + " | ".join(_entry(by.get(b)) for b in budgets) + " |")
+            parts.append(
+                f"| {name} | " + " | ".join(_entry(by.get(b), most) for b in budgets) + " |"
+            )
         parts.append("")
     return "\n".join(parts).rstrip()
 
 
-def _entry(cell: Cell | None) -> str:
+def _entry(cell: Cell | None, most: int) -> str:
     if cell is None:
         return ""
+    fewer = f", n = {cell['seeds']}" if cell["seeds"] < most else ""
     low, middle, high = cell["truth"]
-    return f"{middle:.1f} [{low:.1f}, {high:.1f}] ({cell['claimed_minus_truth'][1]:+.1f})"
+    return f"{middle:.1f} [{low:.1f}, {high:.1f}] ({cell['claimed_minus_truth'][1]:+.1f}{fewer})"
 
 
 def honesty_table(results: Mapping[str, Any]) -> str:
@@ -140,6 +145,7 @@ def _lines(axis: Axes, cells: Sequence[Cell], key: str) -> None:
         axis.plot(x, middle, color=colour, linewidth=width, marker="o", markersize=3, label=name)
         axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
     axis.set_xscale("log")
+    axis.set_xlim(600, 120_000)
     axis.grid(alpha=0.25)
     if key != "truth":
         axis.axhline(0.0, color="black", linewidth=0.7)
@@ -165,6 +171,8 @@ def main() -> None:
     results = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
     text = _replace(text, "quality", quality_table(results["cells"]))
     text = _replace(text, "honesty", honesty_table(results))
+    uneven = json.loads((HERE / "stragglers.json").read_text(encoding="utf-8"))
+    text = _replace(text, "goals", goals_table(results, uneven))
     others: Mapping[str, Callable[[Sequence[Cell]], str]] = {
         "ablations": parts_table,
         "stragglers": straggler_table,

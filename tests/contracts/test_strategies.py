@@ -14,6 +14,7 @@ import torch
 
 from evomerge.candidate import Genotype, Scores
 from evomerge.genes import CONTINUOUS, Axis
+from evomerge.search.chebyshev import Chebyshev
 from evomerge.search.cma_es import CmaEs
 from evomerge.search.coarse_to_fine import Blocks, CoarseToFine
 from evomerge.search.first_paths import first_paths
@@ -119,6 +120,14 @@ def coarse_to_fine(seed: int) -> Strategy:
     return CoarseToFine(START, Blocks((0, 0, 1, 1)), NUMBERS, make, generations=3)
 
 
+def chebyshev(axes: tuple[Axis, ...], start: Genotype, seed: int) -> Strategy:
+    def search(direction: int, size: int) -> Strategy:
+        own = 100 * seed + direction
+        return CmaEs(start, axes=axes, seed=own, population=size, sigma=1 / 6)
+
+    return Chebyshev(search, objectives=2, population=20)
+
+
 def ga(axes: tuple[Axis, ...], start: Genotype, seed: int) -> Strategy:
     return Ga(start, axes=axes, seed=seed, population=10)
 
@@ -140,6 +149,9 @@ gp = partial(optuna, "gp", 4)
 STRATEGIES: dict[str, Case] = {
     "cma_es": Case(partial(cma_es, NUMBERS, START), START, sphere),
     "cma_es with steps and flags": Case(partial(cma_es, FLAGS, FLAGS_START), FLAGS_START, mixed),
+    "cma_es with two objectives": Case(
+        partial(chebyshev, NUMBERS, START), START, to_the_front, objectives=two_goals
+    ),
     "coarse to fine": Case(coarse_to_fine, START, sphere),
     "ga": Case(partial(ga, NUMBERS, START), START, sphere),
     "ga with bits": Case(partial(ga, BITS, BITS_START), BITS_START, bits_and_sphere),

@@ -19,23 +19,30 @@ SPACE = {
 }
 
 
-def resolved(population: int = 8) -> dict[str, Any]:
+def resolved(combine: str) -> dict[str, Any]:
     """What is read of the specification of the fake searches."""
     baselines = [{"label": b.label, "kind": b.kind} for b in plan().stages[0].baselines]
     return {
         "name": "fake",
         "space": SPACE,
+        "objective": {"combine": combine},
         "goals": [{"task": "task", "metric": "acc,none"}],
-        "searches": [{"name": "", "population": population, "baselines": baselines}],
+        "constraints": [],
+        "searches": [{"name": "", "population": 8, "baselines": baselines}],
     }
 
 
 def searched(
-    run: Path, *, candidates: int, workers: FakeWorkers | None = None, steps: int | None = None
+    run: Path,
+    *,
+    candidates: int,
+    workers: FakeWorkers | None = None,
+    steps: int | None = None,
+    combine: str = "weighted_mean",
 ) -> Path:
     """A run directory after a whole fake search, or after so many steps of it."""
     run.mkdir(parents=True)
-    (run / "spec.resolved.yaml").write_text(yaml12.dumps(json.loads(json.dumps(resolved()))))
+    (run / "spec.resolved.yaml").write_text(yaml12.dumps(json.loads(json.dumps(resolved(combine)))))
     for step, _ in enumerate(drive(run, plan(candidates=candidates), workers or FakeWorkers())):
         if step == steps:
             break

@@ -71,6 +71,15 @@ def test_insight_comes_at_any_moment_of_a_run(tmp_path: Path) -> None:
     assert len(midway.searches) == 1
 
 
+def test_a_search_for_several_objectives_has_no_single_curve(tmp_path: Path) -> None:
+    run = searched(tmp_path / "run", candidates=90, combine="pareto")
+    insight = explain(run)
+    (search,) = insight.searches
+    assert search.gain is None
+    assert insight_lines(insight, PERCENT) == (genes_told(search).finding,)
+    assert "weighted mean of the objectives" in genes_told(search).ground
+
+
 def test_failed_candidates_count_as_spent_but_are_not_compared(tmp_path: Path) -> None:
     workers = FakeWorkers(fail_every=5, fail_from=20)
     run = searched(tmp_path / "run", candidates=90, workers=workers)
@@ -106,6 +115,9 @@ def test_advice_says_where_a_gene_is_best() -> None:
     assert advice(effect(grid, rising[::-1]), space) == "less is better"
     hill = tuple(-((place - 0.4) ** 2) for place in grid)
     assert advice(effect(grid, hill), space) == "best near 0.8"
+    slope = tuple(min(value, 1.5 - value) for value in grid)
+    assert advice(effect(grid, slope, error=0.1), space) == "not too low"
+    assert advice(effect(grid, slope[::-1], error=0.1), space) == "not too high"
     assert advice(effect(grid, rising, error=0.9), space) == ""
     assert advice(replace(effect(grid, rising), clear=False), space) == ""
     choice = space_of(ChoiceGene("c", ("ties", "linear")))
@@ -142,7 +154,7 @@ def test_a_wide_interval_is_no_promise() -> None:
     curve = (0.5, 0.5)
     wide = Gain(0.01, -0.3, 0.4, False, (1.0, 2.0), curve, curve, curve)
     nothing = Importance(0, 0, math.nan, math.nan, (), None)
-    search = SearchInsight("", False, nothing, (), ((1.0, 0.5),), wide)
+    search = SearchInsight("", False, False, nothing, (), ((1.0, 0.5),), wide)
     assert gain_told(search, PERCENT).finding == (
         "Cannot tell what twice the items would add: +1.0 points is in the middle of what is "
         "possible (95 %: -30.0 to +40.0), which is wider than what the search has gained so far."
