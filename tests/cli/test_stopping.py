@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from evomerge import export
+from evomerge.candidate import SEARCH
 from evomerge.cli import searching
 from evomerge.errors import InvalidInput
 from evomerge.run.ledger import Ledger, LedgerReader
@@ -186,10 +187,10 @@ class Screen:
 
 
 def answered(run: Path) -> set[str]:
-    """The workers that have answered."""
+    """The workers that have answered in the search, which has something to do for both."""
     try:
         with LedgerReader.open(run) as reader:
-            return {evaluation.worker for evaluation in reader.evaluations()}
+            return {evaluation.worker for evaluation in reader.evaluations(SEARCH)}
     except InvalidInput:  # not created yet
         return set()
 
