@@ -18,13 +18,14 @@ import psutil
 import pytest
 
 from evomerge import export
+from evomerge.candidate import SEARCH
 from evomerge.cli import searching
-from evomerge.run.ledger import Ledger
+from evomerge.errors import InvalidInput
+from evomerge.run.ledger import Ledger, LedgerReader
 from evomerge.run.pools.choose import Workplace
 from evomerge.run.progress import Finished
 from tests.cli.conftest import Done, Run
 from tests.cli.test_search import evaluations, record
-from tests.cli.watched import QUICK
 from tests.run.fakes import FakeWorkers, drive, plan
 
 Space = Callable[..., Path]
@@ -185,12 +186,22 @@ class Screen:
         return self.code is not None
 
 
+def answered(run: Path) -> set[str]:
+    """The workers that have answered in the search, which has something to do for both."""
+    try:
+        with LedgerReader.open(run) as reader:
+            return {evaluation.worker for evaluation in reader.evaluations(SEARCH)}
+    except InvalidInput:  # not created yet
+        return set()
+
+
 @pytest.mark.parametrize("answering", [True, False])
 def test_ctrl_c_in_a_live_table(tmp_path: Path, answering: bool) -> None:
     """The first one waits for the workers, and says so; the second waits for nobody."""
-    screen = Screen(*in_terminal(tmp_path / "run"))
+    screen, children = Screen(*in_terminal(tmp_path / "run")), []
     try:
-        screen.until(lambda: evaluations(tmp_path / "run") >= QUICK)
+        # a worker that is stopped before it has answered may not know yet whom to die with
+        screen.until(lambda: len(answered(tmp_path / "run")) == 2)
         children = psutil.Process(screen.process).children(recursive=True)
         workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
         assert len(workers) == 2
@@ -201,19 +212,19 @@ def test_ctrl_c_in_a_live_table(tmp_path: Path, answering: bool) -> None:
         if not answering:
             os.write(screen.terminal, b"\x03")
         screen.until(screen.gone)
+        _, alive = psutil.wait_procs(children, timeout=SECONDS)
+        assert not alive
     finally:
         if not screen.gone():
             os.kill(screen.process, signal.SIGKILL)
             os.waitpid(screen.process, 0)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         os.close(screen.terminal)
     assert screen.code == (75 if answering else 130)
     assert "Traceback" not in screen.text, screen.text[screen.text.find("Traceback") :][:3000]
     hidden, shown = screen.text.rfind("\x1b[?25l"), screen.text.rfind("\x1b[?25h")
     assert 0 <= hidden < shown  # the cursor is back
-    for worker in workers:
-        with suppress(psutil.NoSuchProcess):
-            worker.resume()  # one that was still starting has yet to notice that it is alone
-    _, alive = psutil.wait_procs(children, timeout=SECONDS)
-    assert not alive
     *_, last = drive(tmp_path / "run", plan(), FakeWorkers())
     assert isinstance(last, Finished)

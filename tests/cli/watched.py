@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evomerge.candidate import Assignment, Failed, Scored
+from evomerge.candidate import SEARCH, Assignment, Failed, Scored
 from evomerge.cli.live import watch
 from evomerge.cli.stopping import stopping_on_signals
 from evomerge.errors import EvomergeError
@@ -21,19 +21,16 @@ from evomerge.run.ledger import Ledger
 from evomerge.run.pools.local import local_pool
 from tests.run.fakes import FakeWorkers, plan
 
-QUICK = 20
-"""Evaluations that take no time; then each takes long enough to watch the search and to stop it."""
-
 
 @dataclass(frozen=True)
 class Slowing:
-    """Makes workers that take a second for each candidate of the search after the first few."""
+    """Makes workers that leave time to watch the search itself, and to stop it."""
 
     def __call__(self) -> Slowing:
         return self
 
     def evaluate(self, assignment: Assignment) -> Scored | Failed:
-        time.sleep(1.0 if assignment.candidate >= QUICK else 0.0)
+        time.sleep(1.0 if assignment.stage == SEARCH else 0.0)
         return FakeWorkers()().evaluate(assignment)
 
 
