@@ -39,6 +39,8 @@ echo "evomerge $*" >> "$LOG"
 echo "token of ${#RAY_AUTH_TOKEN} characters, mode $RAY_AUTH_MODE" >> "$LOG"
 trap 'sleep 0.5; echo drained >> "$LOG"; exit 75' TERM
 if [[ $* == *--wait* ]]; then echo running >> "$LOG"; while true; do sleep 0.1; done; fi
+# A search ends long after the nodes were asked to join; this one waits to be no faster.
+until (($(grep -c '^srun' "$LOG") == 3)); do sleep 0.05; done
 exit 4
 """
 
