@@ -38,8 +38,8 @@ BUDGETS: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "24 rough": (5_000, 10_000, 50_000),
         "64 depth": (10_000, 50_000),
         "64 free": (10_000, 50_000),
-        "read and write": (*SMALL, *LARGE),
-        "two halves": (*SMALL, *LARGE),
+        "read and write": (5_000, 10_000, *LARGE),
+        "two halves": (5_000, 10_000, *LARGE),
     }
 )
 MOST: Mapping[str, int] = MappingProxyType(
@@ -47,6 +47,9 @@ MOST: Mapping[str, int] = MappingProxyType(
 )
 """Larger budgets are left out where a protocol was never meant for them: 20 fixed items are 500
 candidates at 10,000, and Mergenetic's own configurations stop at 700."""
+REAL = ("read and write", "two halves")
+MOST_REAL = 30_000
+"""With real merges, except for Sakana's protocol, whose figure at 100,000 is the goal."""
 MERGENETIC = 7 * 5 * 20
 """The budget of Mergenetic's shipped configurations, run beside the common ones."""
 
@@ -59,8 +62,16 @@ def cells(protocols: Iterable[str], landscapes: Iterable[str], seeds: int) -> It
                 if name == "Mergenetic":
                     yield (place, name, MERGENETIC, seed)
                 for budget in BUDGETS[place]:
-                    if budget <= MOST.get(name, budget):
+                    if budget <= most(name, place):
                         yield (place, name, budget, seed)
+
+
+def most(protocol: str, landscape: str) -> int:
+    """The largest budget that a protocol is given there."""
+    largest = max(BUDGETS[landscape])
+    if landscape in REAL and protocol != "Sakana":
+        largest = MOST_REAL
+    return min(largest, MOST.get(protocol, largest))
 
 
 def measure(cell: Cell) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def _run_plan(landscape: Landscape, stage: StagePlan, budget: int, seed: int) ->
     search, selection, holdout = landscape.splits
     return RunPlan(
         objective=landscape.objective,
+        constraints=(),
         search_items=search,
         selection_items=selection,
         holdout_items=holdout,
