@@ -17,6 +17,8 @@ from evomerge.run.progress import Evaluated
 from evomerge.score import Objective, TaskOutcomes
 
 _WINDOW = 20
+_MOST = 15
+"""Of them. With a fifth failing by chance, more than half of twenty do so once in a few nights."""
 _OPENING = 5
 _BEGIN_AGAIN = "begin again at"
 
@@ -192,13 +194,13 @@ class Evaluations:
         )
 
     def _check_failures(self, key: tuple[int, str], failed: Failed | None) -> None:
-        """The failure policy: most of the last twenty, or the first five of a run all alike."""
+        """The failure policy: 15 of the last 20, or the first 5 of a run all alike."""
         self._recent.append((key, failed))
         self._first_failure = self._first_failure or failed
         failures = {at: entry for at, entry in self._recent if entry is not None}
         opening = len(self._recent) == len(failures) == _OPENING and not self._any_scored
         alike = len({(entry.kind, entry.message) for entry in failures.values()}) == 1
-        if (opening and alike) or len(failures) > _WINDOW // 2:
+        if (opening and alike) or len(failures) >= _MOST:
             first = self._first_failure
             assert first is not None
             self.begin_again_at(failures)

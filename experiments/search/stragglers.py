@@ -18,7 +18,7 @@ from bench import HERE, RUNS, Cell, fill, known
 
 LANDSCAPES = ("6 smooth", "24 smooth")
 BUDGET = 10_000
-SEEDS = 8
+SEEDS = 16
 FAILING = 0.2
 WORKERS = 16
 CONDITIONS = ("one worker", "failures", "stragglers", "both")
@@ -51,7 +51,7 @@ def measure(cell: Cell) -> dict[str, Any]:
         protocol = evomerge(workers=WORKERS if many else 1)
         found |= asdict(run(landscape_of(place, seed), protocol, budget, seed, pool_of))
     except TooManyFailures:
-        found["stopped"] = True  # by the failure policy: most of the last twenty failed
+        found["stopped"] = True  # by the failure policy: 15 of the last 20 failed
     if made:
         found["busy"] = made[-1].busy / (WORKERS * max(made[-1].clock, 1e-9))
     return {"landscape": place, "protocol": condition, "budget": budget, "seed": seed, **found}

@@ -38,6 +38,8 @@ class FakeWorkers:
 
     fail_every: int = 0
     fail_from: int = 0
+    spare_every: int = 0
+    """One in this many does not fail after all."""
     no_final_below: int = 0
     flat: bool = False
     seconds: float = 0.0
@@ -56,7 +58,8 @@ class FakeWorker:
         spec = self.spec
         time.sleep(spec.seconds)
         due = spec.fail_every and assignment.candidate % spec.fail_every == spec.fail_every - 1
-        if due and assignment.candidate >= spec.fail_from:
+        spared = spec.spare_every and assignment.candidate % spec.spare_every == 0
+        if due and not spared and assignment.candidate >= spec.fail_from:
             return Failed("non-finite weights", "tensor 'x' has NaN")
         if assignment.stage.startswith("final") and assignment.candidate < spec.no_final_below:
             return Failed("error", "no space left on device")

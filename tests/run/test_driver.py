@@ -303,7 +303,20 @@ def test_failing_always_stops_the_run(tmp_path: Path) -> None:
         list(drive(tmp_path, plan(), FakeWorkers(fail_every=1)))
 
 
-@pytest.mark.parametrize("broken_from", [0, 9, 66])
+def test_a_run_of_which_two_thirds_fail_goes_on(tmp_path: Path) -> None:
+    baselines = len(plan().stages[0].baselines)
+    workers = FakeWorkers(fail_every=1, spare_every=3, fail_from=baselines)
+    *_, last = drive(tmp_path, plan(), workers)
+    assert isinstance(last, Finished)
+
+
+def test_a_run_of_which_four_fifths_fail_stops(tmp_path: Path) -> None:
+    workers = FakeWorkers(fail_every=1, spare_every=5)
+    with pytest.raises(TooManyFailures, match="15 of the last"):
+        list(drive(tmp_path, plan(), workers))
+
+
+@pytest.mark.parametrize("broken_from", [0, 9, 60])
 def test_the_failures_that_stopped_a_run_are_forgotten_when_it_is_continued(
     tmp_path: Path, broken_from: int
 ) -> None:
