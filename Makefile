@@ -23,6 +23,12 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	# each folder by itself: its scripts import one another by name
+	set -e; for folder in experiments/*/; do \
+	  ! ls $$folder*.py >/dev/null 2>&1 || MYPYPATH=experiments/quickstart:evals/read_write \
+	  $(BIN)/mypy $$folder*.py; \
+	done
+	$(BIN)/mypy --explicit-package-bases -p experiments.faults.malformed
 	$(BIN)/lint-imports --no-cache
 
 test: check

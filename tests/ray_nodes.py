@@ -55,7 +55,9 @@ class Nodes:
 
     def processes(self, name: str) -> Sequence[psutil.Process]:
         """The processes of a node."""
-        return psutil.Process(self._started[name].pid).children(recursive=True)
+        node = psutil.Process(self._started[name].pid)
+        found: list[psutil.Process] = node.children(recursive=True)
+        return found
 
     def __enter__(self) -> Self:
         return self

@@ -129,7 +129,8 @@ def counted(run: Path) -> int:
 def children(pid: int) -> list[psutil.Process]:
     """The worker processes of a driver."""
     try:
-        return psutil.Process(pid).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+        return found
     except psutil.NoSuchProcess:
         return []
 

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from kill_resume import HERE, ROOT, SPACE, digest, evaluations, finish
+from kill_resume import HERE, ROOT, SPACE, counted, digest, finish
 
 from evomerge.run.ledger import LedgerReader
 from evomerge.seeding import generator
@@ -34,7 +34,7 @@ def start(space: Path, run: Path, address: str) -> subprocess.Popen[bytes]:
 
 def wait_for(search: subprocess.Popen[bytes], run: Path, count: int) -> None:
     """Return when that many evaluations are on record, or the search has ended."""
-    while search.poll() is None and evaluations(run) < count:
+    while search.poll() is None and counted(run) < count:
         time.sleep(0.05)
 
 
@@ -74,7 +74,7 @@ def main() -> None:
         for index, moment in enumerate(moments):
             wait_for(search, harmed, moment)
             nodes.kill(f"node-{index}")
-            kills.append({"at": moment, "recorded": evaluations(harmed)})
+            kills.append({"at": moment, "recorded": counted(harmed)})
             nodes.add(f"node-{index + 2}", "--num-cpus=1")
         out, errors = search.communicate()
     found = digest(harmed) if search.returncode == 0 else None

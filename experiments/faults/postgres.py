@@ -22,7 +22,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from kill_resume import digest, evaluations
+from kill_resume import counted, digest
 
 from evomerge.run.ledger_schema import COLUMNS
 from evomerge.run.replica.address import Address
@@ -97,7 +97,7 @@ def looks(address: Address, count: int) -> dict[str, float]:
 
 
 def wait_for(run: Path, count: int, process: subprocess.Popen[str]) -> None:
-    while evaluations(run) < count:
+    while counted(run) < count:
         if process.poll() is not None:
             raise SystemExit(process.communicate()[1])
         time.sleep(0.02)
@@ -136,15 +136,15 @@ def harmed(study: Study, database: Server, host: Path, elsewhere: Path) -> dict[
         text=True,
         check=False,
     )
-    before = evaluations(host)
+    before = counted(host)
     outage = crash_the_server(database)
-    during = evaluations(host) - before
+    during = counted(host) - before
     while copied(address) <= before + during:
         time.sleep(0.1)
-    wait_for(host, evaluations(host) + 15, driver)
+    wait_for(host, counted(host) + 15, driver)
     driver.kill()
     study.lines += driver.communicate()[1].splitlines()
-    at_kill = {"evaluated": evaluations(host), "copied": copied(address)}
+    at_kill = {"evaluated": counted(host), "copied": copied(address)}
     shutil.rmtree(host)
     study.finish(study.start(elsewhere, url))
     for observer in observers:

@@ -39,7 +39,7 @@ from evomerge.run.ledger import Ledger, LedgerReader
 from evomerge.run.pools.local import local_pool
 from evomerge.run.progress import Finished
 from evomerge.run.workers import Worker
-from evomerge.score import TaskOutcomes
+from evomerge.score import TaskGoal, TaskOutcomes
 from evomerge.seeding import generator
 from evomerge.weights.canary import StaleWeights
 
@@ -99,10 +99,10 @@ class FaultyWorker:
         if fault == "no start":
             Path(self._factory.folder, f"broken start {assignment.candidate}").touch()
             os._exit(9)
-        return Worker(Bench(assignment, fault, self._factory.seed)).evaluate(assignment)
+        return Worker(FaultyBench(assignment, fault, self._factory.seed)).evaluate(assignment)
 
 
-class Bench:
+class FaultyBench:
     """The model that is not there: raises what a real one raises."""
 
     def __init__(self, assignment: Assignment, fault: str | None, seed: int) -> None:
@@ -111,7 +111,7 @@ class Bench:
         self._landscape = Landscape(seed)
         self._batch = 32
 
-    def of(self, recipe: Recipe) -> Bench:
+    def of(self, recipe: Recipe) -> FaultyBench:
         del recipe
         return self
 
@@ -128,13 +128,23 @@ class Bench:
         del recipe
         return None
 
-    def evaluator(self, recipe: Recipe) -> Bench:
+    def evaluator(self, recipe: Recipe) -> FaultyBench:
         del recipe
         return self
 
     def costs(self, recipe: Recipe) -> tuple[TaskOutcomes, ...]:
         del recipe
         return ()
+
+    def items(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def goals(self) -> tuple[TaskGoal, ...]:
+        return ()
+
+    def prompt_loss(self, selection: object) -> float:
+        del selection
+        return 0.0
 
     def halve_batch(self) -> int | None:
         self._batch //= 2
@@ -144,8 +154,8 @@ class Bench:
     def remarks(self) -> tuple[str, ...]:
         return () if self._batch == 32 else (f"batch of {self._batch}",)
 
-    def evaluate(self, items: object) -> tuple[TaskOutcomes, ...]:
-        del items
+    def evaluate(self, selection: object) -> tuple[TaskOutcomes, ...]:
+        del selection
         if self._fault == "memory of the GPU" and self._batch > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         if self._fault in ("memory of the host", "too large for any worker"):

@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -74,7 +75,9 @@ def recipe(label: str, names: Sequence[str], step: int) -> Recipe:
         )
         for name in others[:count]
     )
-    values = {k: v + 0.01 * step if k in ("t", "select_topk") else v for k, v in shared.items()}
+    values = {
+        k: float(v) + 0.01 * step if k in ("t", "select_topk") else v for k, v in shared.items()
+    }
     return Recipe(
         label.split(maxsplit=1)[0],
         sources,
@@ -119,7 +122,12 @@ def measure(
     folder: Path, names: Sequence[str], labels: Sequence[str], kernels: Kernels, repeats: int
 ) -> dict[str, dict[str, float]]:
     """CPU milliseconds and ratios to the floor of every method."""
-    materialize.choose_kernels = lambda _: kernels  # type: ignore[attr-defined]
+
+    def given(elements: int) -> Kernels:
+        del elements
+        return kernels
+
+    materialize.choose_kernels = given  # type: ignore[attr-defined]
     pool = ParentPool.open(names, folder)
     engine = Materializer(pool)
     outs = {n: torch.empty(i.shape, dtype=torch.bfloat16) for n, i in pool.infos(names[0]).items()}
@@ -128,13 +136,13 @@ def measure(
     for label in labels:
         wanted = recipe(label, names, 0)
         streams = len(wanted.models) + (wanted.base_model is not None)
-        first = seconds(lambda w=wanted: merge_all(engine, w, outs))
+        first = seconds(partial(merge_all, engine, wanted, outs))
         floor.run(streams, outs)
         floors, costs = [], []
         for step in range(1, repeats + 1):
             wanted = recipe(label, names, step)
-            floors.append(seconds(lambda n=streams: floor.run(n, outs)))
-            costs.append(seconds(lambda w=wanted: merge_all(engine, w, outs)))
+            floors.append(seconds(partial(floor.run, streams, outs)))
+            costs.append(seconds(partial(merge_all, engine, wanted, outs)))
         ratios = [cost / low for cost, low in zip(costs, floors, strict=True)]
         rows[label] = {
             "first_ms": round(1000 * first),

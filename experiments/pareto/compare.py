@@ -195,8 +195,8 @@ def main() -> None:
                 name: [round(run[name], 5) for run in runs] for name in runs[0]
             }
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    for objectives, protocols in results.items():
-        print(f"\n{objectives} objectives, {len(SEEDS)} terrains: median [quartiles]\n")
+    for count, protocols in results.items():
+        print(f"\n{count} objectives, {len(SEEDS)} terrains: median [quartiles]\n")
         for name, values in protocols.items():
             low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
             print(f"| {name} | {middle:.3f} [{low:.3f}, {high:.3f}] |")

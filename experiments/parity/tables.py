@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -124,6 +125,10 @@ def pair(entry: Mapping[str, Any], key: str) -> str:
     return f"{entry[f'{key}_ours']:.5f}, {entry[f'{key}_theirs']:.5f}"
 
 
+def _between(body: str, marks: re.Match[str]) -> str:
+    return f"{marks[1]}{body}\n{marks[2]}"
+
+
 def main() -> None:
     """Replace what stands between the marks of each section."""
     results = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
@@ -132,7 +137,7 @@ def main() -> None:
     for section, table in SECTIONS.items():
         body = "\n".join(table(results.get(section, {})))
         marks = rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)"
-        text, count = re.subn(marks, lambda m, b=body: f"{m[1]}{b}\n{m[2]}", text, flags=re.S)
+        text, count = re.subn(marks, partial(_between, body), text, flags=re.S)
         assert count == 1, f"README.md has no marks for {section}"
     readme.write_text(text, encoding="utf-8")
 

@@ -96,7 +96,7 @@ def train(model: LlamaForCausalLM, course: Course, seed: int) -> None:
         logits = answer_logits(model, batch)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, -ANSWER:].flatten())
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -145,11 +145,12 @@ class MergeneticGa:
             child = np.where(rng.random(count) < 0.5, crossed, one)
         mutated = polynomial(child, rng.random(count))
         child = np.where(rng.random(count) * count < 1.0, mutated, child)
-        return np.asarray(np.round(child * GRID) / GRID)
+        rounded: Floats = np.round(child * GRID) / GRID
+        return rounded
 
     def _winner(self) -> Floats:
         places = self._rng.integers(0, len(self._alive), 2)
-        return max((self._alive[place] for place in places), key=lambda k: k.fitness).numbers
+        return max((self._alive[int(place)] for place in places), key=lambda k: k.fitness).numbers
 
 
 _strategies: tuple[type[Strategy], ...] = (MergekitCma, MergeneticGa)

@@ -12,6 +12,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from evomerge.candidate import ItemSelection
 from evomerge.evaluate.catalog import load_catalog
 from evomerge.evaluate.lm_harness import LmHarness
 from evomerge.evaluate.splits import minibatch
-from evomerge.recipe import Parameters, Recipe, Source
+from evomerge.recipe import Parameters, Recipe, Scalar, Source
 from evomerge.run.build import evaluator_spec
 from evomerge.run.config import read_objective
 from evomerge.weights.materialize import Materializer
@@ -34,7 +35,9 @@ BASE, READ, WRITE = "parents/base", "parents/read", "parents/write"
 def recipe(method: str, step: int) -> Recipe:
     """A recipe that differs a little in every step, as candidates do."""
     weight = 0.7 + 0.01 * step
-    settings = {"weight": weight} | ({} if method == "linear" else {"density": 0.5 + 0.01 * step})
+    settings: dict[str, Scalar] = {"weight": weight}
+    if method != "linear":
+        settings["density"] = 0.5 + 0.01 * step
     sources = tuple(Source(m, None, Parameters.constants(settings)) for m in (READ, WRITE))
     base = None if method == "linear" else BASE
     return Recipe(method, sources, base_model=base, dtype="float32")
@@ -53,6 +56,11 @@ def times(action: Callable[[int], object]) -> dict[str, float]:
         "wall_ms": round(statistics.median(walls[1:])),
         "cpu_ms": round(statistics.median(cpus[1:])),
     }
+
+
+def candidate(resident: ResidentModel, method: str, step: int) -> None:
+    """Merge one in memory."""
+    resident.become(recipe(method, step))
 
 
 def memory() -> int:
@@ -74,7 +82,7 @@ def main() -> None:
     result: dict[str, object] = {"before": {"peak_mb": memory(), "private_mb": private()}}
     resident = ResidentModel(Materializer(pool), recipe("ties", 0))
     for method in ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties"):
-        result[f"build {method}"] = times(lambda step, m=method: resident.become(recipe(m, step)))
+        result[f"build {method}"] = times(partial(candidate, resident, method))
     result["after building"] = {"peak_mb": memory(), "private_mb": private()}
     harness = LmHarness(resident.model, resident.tokenizer, spec)
     items = load_catalog(spec).items

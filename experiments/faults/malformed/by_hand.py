@@ -97,6 +97,12 @@ def _loop(path: Path) -> None:
     path.symlink_to(path)
 
 
+def _instead(path: Path, make: Callable[[Path], None]) -> None:
+    """Something else under the name of a file."""
+    path.unlink()
+    make(path)
+
+
 def _set(sound: Callable[[World], dict[str, Any]], path: str, value: object, act: Any) -> Any:
     def prepare(folder: Path, world: World) -> list[object]:
         found = act(folder, changed(sound(world), path, value))
@@ -520,9 +526,9 @@ def ledgers() -> Iterator[Case]:
         "a page": lambda path: path.write_bytes(path.read_bytes()[:4096]),
         "another program's": foreign,
         "missing": lambda path: path.unlink(),
-        "a folder": lambda path: (path.unlink(), path.mkdir()),
-        "a loop": lambda path: (path.unlink(), _loop(path)),
-        "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+        "a folder": lambda path: _instead(path, Path.mkdir),
+        "a loop": lambda path: _instead(path, _loop),
+        "a pipe": lambda path: _instead(path, os.mkfifo),
         "another format": sql("UPDATE meta SET value = '99' WHERE key = 'format'"),
         "another table": sql("CREATE TABLE more (x TEXT)"),
         "a trigger": sql("CREATE TRIGGER t AFTER INSERT ON events BEGIN SELECT 1; END"),
