@@ -246,22 +246,5 @@ def contributions(objective: Objective, results: tuple[TaskOutcomes, ...]) -> Fl
     return np.asarray(parts, dtype=np.float64)
 
 
-def signals(objective: Objective, results: tuple[TaskOutcomes, ...]) -> FloatArray:
-    """Per-item parts, shape [items over all tasks], of what a strategy learns; see contributions.
-
-    Their sum is that of the aims where there is one.
-    """
-    parts: list[float] = []
-    by_task = {result.task: result for result in results}
-    for goal in objective.goals:
-        outcomes, share = by_task[goal.task].outcomes, objective.share(goal.task)
-        if goal.learn_from == METRIC:
-            scale = share * goal.sign / sum(o.weight for o in outcomes)
-            parts += [scale * o.value for o in outcomes]
-        else:
-            parts += [share / len(outcomes) * (o.probability or 0.0) for o in outcomes]
-    return np.asarray(parts, dtype=np.float64)
-
-
 def _ratio(result: TaskOutcomes) -> float:
     return sum(o.value for o in result.outcomes) / sum(o.weight for o in result.outcomes)

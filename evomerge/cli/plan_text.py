@@ -65,7 +65,7 @@ def _batches(batches: Batches) -> str:
     if batches.items is None:
         return "all items"
     kind = "fresh" if batches.fresh else "fixed"
-    return f"{batches.items} {kind} items of each task{', later more' if batches.growing else ''}"
+    return f"{batches.items} {kind} items of each task"
 
 
 def method_name(stage: StagePlan) -> str:

@@ -135,9 +135,6 @@ class StrategyConfig(_Strict):
     items: Literal["fresh", "fixed"] = Field(
         "fresh", description="others in every generation, or the same throughout"
     )
-    grow: bool = Field(
-        False, description="more items once two halves of them rank the candidates differently"
-    )
     final: Literal["paired", "best_score"] = Field(
         "paired",
         description="finalists meet on the selection items, or the best score of the search is "

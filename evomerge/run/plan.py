@@ -26,18 +26,16 @@ class Batches:
     Attributes:
         items: of each task; None is all of them.
         fresh: others in each generation; else the same throughout.
-        growing: more when two halves of them no longer rank the candidates alike.
         by_cost: at least as many as a merge costs, up to `MOST_BY_COST`: few items are no saving
             where building the model takes longer than asking it.
     """
 
     items: int | None
     fresh: bool = True
-    growing: bool = False
     by_cost: bool = False
 
-    def first(self, search_items: ItemSelection) -> int:
-        """Items of each task in the first generation; a smaller task gives all it has."""
+    def fewest(self, search_items: ItemSelection) -> int:
+        """Of each task, before merges have shown their cost; a smaller task gives all it has."""
         most = max((len(ids) for _, ids in search_items.tasks), default=0)
         return most if self.items is None else min(self.items, most)
 

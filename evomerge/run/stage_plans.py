@@ -104,7 +104,7 @@ def resolved_stage(stage: Stage, plan: StagePlan, items: ItemSelection) -> dict[
         "population": plan.population,
         "schedule": plan.schedule.name,
         "ahead": plan.schedule.ahead,
-        "minibatch": plan.batches.first(items),
+        "minibatch": plan.batches.fewest(items),
         "dimensions": space.dimension,
         "baselines": [{"label": b.label, "kind": b.kind, "model": b.model} for b in plan.baselines],
     }
@@ -131,14 +131,14 @@ def _trades(objective: ObjectiveConfig) -> int:
 
 
 def _batches(config: StrategyConfig, budget: BudgetConfig) -> Batches:
-    fresh, growing = config.items == "fresh", config.grow
+    fresh = config.items == "fresh"
     if isinstance(config.minibatch, int):
-        return Batches(config.minibatch, fresh, growing)
+        return Batches(config.minibatch, fresh)
     if config.minibatch == "all":
-        return Batches(None, fresh, growing)
+        return Batches(None, fresh)
     if budget.candidates is not None:
-        return Batches(_ITEMS, fresh, growing)
-    return Batches(_FEW_ITEMS, fresh, growing, by_cost=budget.time is not None)
+        return Batches(_ITEMS, fresh)
+    return Batches(_FEW_ITEMS, fresh, by_cost=budget.time is not None)
 
 
 def _strategy(

@@ -17,7 +17,7 @@ from evomerge.run.archive import Archive
 from evomerge.run.comparisons import Comparisons, take_reference
 from evomerge.run.core import Core, Told
 from evomerge.run.evaluations import Evaluations
-from evomerge.run.generation_items import GenerationItems, agreement
+from evomerge.run.generation_items import GenerationItems
 from evomerge.run.ledger import Ledger
 from evomerge.run.plan import Allotment, RunPlan, StagePlan, search_end
 from evomerge.run.progress import (
@@ -42,6 +42,7 @@ BASELINE_MINIBATCHES = 2
 """The baselines share this many minibatches: they are few, and they set the bar and the start."""
 WARM_STARTS = 3
 BASELINE = "baseline"
+GENERATION_SIZE = "items of a generation"
 ESTIMATE_ORIGINS = {"cma_es": "late mean"}
 """What candidates are called that are a strategy's estimates; "elite" for the others."""
 
@@ -81,8 +82,8 @@ class StageSearch:
             run.search_items,
             stage.batches,
             derive(run.seed, "search"),
-            recorded=lambda generation: ledger.meta(self._size_key(generation)),
-            record=lambda generation, size: ledger.set_meta(self._size_key(generation), size),
+            recorded=lambda: ledger.meta(self._key(GENERATION_SIZE)),
+            record=lambda size: ledger.set_meta(self._key(GENERATION_SIZE), size),
             merge_cost=self._merge_cost,
         )
         self._kept = kept_items(run, stage.final, allotment, self._judge)
@@ -112,9 +113,6 @@ class StageSearch:
     def _key(self, name: str) -> str:
         """The name of a fact of this stage in the ledger."""
         return f"{self._stage.name}: {name}" if self._stage.name else name
-
-    def _size_key(self, generation: int) -> str:
-        return self._key(f"items of generation {generation}")
 
     def _phase(self, name: str, evaluations: int) -> PhaseStarted:
         return PhaseStarted(self._key(name), evaluations)
@@ -153,7 +151,7 @@ class StageSearch:
         stage = self._stage
         items = minibatch(
             self._run.search_items,
-            BASELINE_MINIBATCHES * self._items.first,
+            BASELINE_MINIBATCHES * self._items.fewest,
             generation=0,
             seed=derive(self._run.seed, self._key("baselines")),
         )
@@ -247,10 +245,9 @@ class StageSearch:
             core.close(core.asked)
 
     def _learnt(self, told: Told, first: int, evaluated: Evaluated) -> Steps:
-        """Let the items and whoever watches know of a generation that was told."""
+        """Let whoever watches know of a generation that was told."""
         ids = [first + member for member in told.members]
         generation = self._first_generation + told.generation
-        self._items.learn(generation, lambda: self._agreement(ids))
         fitness = [self._archive.fitness(SEARCH, number) for number in ids]
         known = [value for value in fitness if value is not None]
         if known:
@@ -266,16 +263,6 @@ class StageSearch:
         found = (self._ledger.tally((c.id, "baseline")) for c in self._archive.ranked("baseline"))
         costs = [t.build_seconds * t.items / max(t.score_seconds, 1e-9) for t in found if t]
         return median(costs) / tasks if costs else 0.0
-
-    def _agreement(self, ids: Sequence[int]) -> float | None:
-        """How alike two halves of their items rank those of the told that share items."""
-        by_items: dict[int, list[int]] = {}
-        for number in ids:
-            if self._archive.fitness(SEARCH, number) is not None:
-                by_items.setdefault(self._archive.generation(number), []).append(number)
-        together = max(by_items.values(), key=len, default=[])
-        results = [self._evaluations.results(number, SEARCH) for number in together]
-        return agreement(self._run.objective, results)
 
     def _final(self, estimates: Sequence[Genotype]) -> Generator[Progress, None, StageResult]:
         """The finalists, with what the strategy holds for the optimum, compared in pairs."""

@@ -38,7 +38,6 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "20 items, usual population": {"minibatch": 20},
         "50 items": {"minibatch": 50},
         "100 items": {"minibatch": 100},
-        "growing": {"grow": True},
         "best search score": {"final": "best_score"},
         "final 5 %": {"final_share": 0.05},
         "final 25 %": {"final_share": 0.25},

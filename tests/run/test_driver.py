@@ -374,21 +374,3 @@ def test_a_search_without_baselines_spends_nothing_on_them(tmp_path: Path) -> No
     events = list(drive(tmp_path, replace(run, stages=(bare,)), FakeWorkers()))
     stages = {e.stage for e in events if isinstance(e, Evaluated)}
     assert stages == {"search", "holdout"}
-
-
-def test_growing_minibatches_are_continued_as_they_were(tmp_path: Path) -> None:
-    run = plan(candidates=None, budget_items=3500)
-    growing = replace(run.stages[0], batches=Batches(8, growing=True))
-    run = replace(run, stages=(growing,))
-    part = drive(tmp_path / "cut", run, FakeWorkers())
-    list(islice(part, 120))
-    part.close()
-    *_, last = drive(tmp_path / "cut", run, FakeWorkers())
-    whole = list(drive(tmp_path / "whole", run, FakeWorkers()))
-    assert last == whole[-1]
-    assert record(tmp_path / "cut") == record(tmp_path / "whole")
-    with LedgerReader.open(tmp_path / "whole") as reader:
-        sizes = [e.items for e in reader.evaluations("search")]
-    assert sizes[0] == 8
-    assert sorted(set(sizes)) == sorted(set(sizes), key=sizes.index)
-    assert max(sizes) > 8
