@@ -47,6 +47,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "first step 0.3": {"sigma": 0.3},
         "genetic algorithm": {"algorithm": "ga"},
         "TPE": {"algorithm": "tpe"},
+        "NSGA-II": {"algorithm": "nsga2"},
+        "GP, 100 items": {"algorithm": "gp", "minibatch": 100},
         "random": {"algorithm": "random"},
     }
 )

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 from goals import goals_table
@@ -35,6 +35,7 @@ COLOURS: Mapping[str, str] = MappingProxyType(
     }
 )
 Cell = Mapping[str, Any]
+Value = TypeVar("Value", str, int)
 
 
 def quality_table(cells: Sequence[Cell]) -> str:
@@ -114,6 +115,25 @@ def straggler_table(rows: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
+def cost_table(rows: Sequence[Cell]) -> str:
+    """What to ask of merges that take time: a row per landscape and cost."""
+    asked = _in_order(row["asked"] for row in rows)
+    lines = ["| landscape | a merge takes | " + " | ".join(asked) + " |"]
+    lines.append("|---|---|" + "---|" * len(asked))
+    for place in _in_order(row["landscape"] for row in rows):
+        for cost in _in_order(row["cost"] for row in rows):
+            by = {r["asked"]: r for r in rows if (r["landscape"], r["cost"]) == (place, cost)}
+            entries = [_cost(by[name]) for name in asked]
+            lines.append(f"| {place} | {cost} items | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def _cost(row: Cell) -> str:
+    if row["behind"] == 0.0 and row["error"] == 0.0:
+        return f"**{row['truth']:.1f}**"
+    return f"{row['truth']:.1f} ({row['behind']:+.1f} ± {row['error']:.1f})"
+
+
 def draw(cells: Sequence[Cell], key: str, label: str, path: Path) -> None:
     """One small plot per landscape: a line per protocol over the budget, with its quartiles."""
     places = _in_order(cell["landscape"] for cell in cells)
@@ -151,7 +171,7 @@ def _lines(axis: Axes, cells: Sequence[Cell], key: str) -> None:
         axis.axhline(0.0, color="black", linewidth=0.7)
 
 
-def _in_order(values: Iterable[str]) -> list[str]:
+def _in_order(values: Iterable[Value]) -> list[Value]:
     """Each once, first come; evomerge before the others."""
     found = list(dict.fromkeys(values))
     return sorted(found, key=lambda name: name != "evomerge")
@@ -176,6 +196,7 @@ def main() -> None:
     others: Mapping[str, Callable[[Sequence[Cell]], str]] = {
         "ablations": parts_table,
         "stragglers": straggler_table,
+        "merge_cost": cost_table,
     }
     for name, table in others.items():
         path = HERE / f"{name}.json"
