@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib as mpl
 from goals import goals_table
@@ -35,7 +35,6 @@ COLOURS: Mapping[str, str] = MappingProxyType(
     }
 )
 Cell = Mapping[str, Any]
-Value = TypeVar("Value", str, int)
 
 
 def quality_table(cells: Sequence[Cell]) -> str:
@@ -121,7 +120,7 @@ def cost_table(rows: Sequence[Cell]) -> str:
     lines = ["| landscape | a merge takes | " + " | ".join(asked) + " |"]
     lines.append("|---|---|" + "---|" * len(asked))
     for place in _in_order(row["landscape"] for row in rows):
-        for cost in _in_order(row["cost"] for row in rows):
+        for cost in sorted({row["cost"] for row in rows}):
             by = {r["asked"]: r for r in rows if (r["landscape"], r["cost"]) == (place, cost)}
             entries = [_cost(by[name]) for name in asked]
             lines.append(f"| {place} | {cost} items | " + " | ".join(entries) + " |")
@@ -171,7 +170,7 @@ def _lines(axis: Axes, cells: Sequence[Cell], key: str) -> None:
         axis.axhline(0.0, color="black", linewidth=0.7)
 
 
-def _in_order(values: Iterable[Value]) -> list[Value]:
+def _in_order(values: Iterable[str]) -> list[str]:
     """Each once, first come; evomerge before the others."""
     found = list(dict.fromkeys(values))
     return sorted(found, key=lambda name: name != "evomerge")
