@@ -60,10 +60,17 @@ class Term:
 
 @dataclass(frozen=True)
 class Basis:
-    """Terms in rising order, each with the spread it has within generations."""
+    """Terms in rising order, each with the spread it has within generations.
+
+    Attributes:
+        terms: k of them.
+        spreads: shape (k,).
+        with_pairs: whether products of two genes were considered; there may be too many.
+    """
 
     terms: tuple[Term, ...]
     spreads: Floats
+    with_pairs: bool
 
     def of(self, values: Floats) -> Floats:
         """All terms for genotypes of shape (n, d), in units of their spreads: shape (n, k)."""
@@ -98,15 +105,16 @@ def basis_of(trials: Trials) -> Basis:
         if part.choice is None and len(np.unique(column)) > 2
     ]
     pairs = [(one, two) for a, b in combinations(parts, 2) for one in a for two in b]
-    if len(terms) + len(pairs) <= MOST_TERMS:
+    with_pairs = len(terms) + len(pairs) <= MOST_TERMS
+    if with_pairs:
         terms += [Term(pair, PRODUCT) for pair in pairs]
     if not terms:
-        return Basis((), np.zeros(0))
+        return Basis((), np.zeros(0), with_pairs)
     columns = within(np.stack([t.of(trials.values) for t in terms], axis=1), trials.generations)
     spreads = columns.std(axis=0)
     varying = spreads > 1e-9
     kept = tuple(term for term, varies in zip(terms, varying, strict=True) if varies)
-    return Basis(kept, np.asarray(spreads[varying], dtype=np.float64))
+    return Basis(kept, np.asarray(spreads[varying], dtype=np.float64), with_pairs)
 
 
 def _parts(gene: int, axis: Axis, column: Floats) -> Iterator[Part]:

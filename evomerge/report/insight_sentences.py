@@ -57,9 +57,17 @@ def genes_told(insight: SearchInsight) -> Told:
         f"surrogate predicts {_percent(found.skill)} of their differences in generations it did "
         f"not see ({luck}); the rest is luck with items and what a quadratic misses. Shares are "
         "for the range that the search tried, and genes that moved together share credit."
+        + _pairs_left_out(insight)
         + (" The score is the weighted mean of the objectives." if insight.several else "")
         + (f" The first {MOST_SHOWN} are shown." if len(insight.genes) > MOST_SHOWN else ""),
     )
+
+
+def _pairs_left_out(insight: SearchInsight) -> str:
+    surrogate = insight.importance.surrogate
+    if surrogate is None or surrogate.basis.with_pairs:
+        return ""
+    return " With so many of them, what two do only together was left out."
 
 
 def gain_told(insight: SearchInsight, scale: Scale) -> Told:

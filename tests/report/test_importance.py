@@ -56,6 +56,8 @@ def test_known_importances_come_out_in_their_order(count: int, genes: int) -> No
     assert [effect.clear for effect in found.effects[:2]] == [True, True]
     assert not any(effect.clear for effect in found.effects if effect.gene > 2)
     assert found.skill > 0.5 > found.luck
+    assert found.surrogate is not None
+    assert found.surrogate.basis.with_pairs is (genes <= 22)
     # variances of the parts: 16 to 4 to 1
     assert of(found, 0).low < 16.0 / 21.0 < of(found, 0).high
 

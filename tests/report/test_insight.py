@@ -47,6 +47,16 @@ def test_a_recorded_search_says_which_weights_it_depended_on(insight: Insight) -
     assert len(search.levels) >= 25
 
 
+def test_that_products_were_too_many_is_said(insight: Insight) -> None:
+    (search,) = insight.searches
+    surrogate = search.importance.surrogate
+    assert surrogate is not None
+    assert "left out" not in genes_told(search).ground
+    alone = replace(surrogate, basis=replace(surrogate.basis, with_pairs=False))
+    many = replace(search, importance=replace(search.importance, surrogate=alone))
+    assert "what two do only together was left out" in genes_told(many).ground
+
+
 def test_the_winner_of_a_recorded_search_shares_the_depth(insight: Insight) -> None:
     assert insight.won is not None
     assert insight.won.parents == ("a", "b")
