@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from evomerge.candidate import Genotype, ItemSelection
@@ -31,6 +32,7 @@ _GA_POPULATION = 16
 _ITEMS, _FEW_ITEMS = 64, 20
 """Of each task: where only candidates are limited, and where items are (experiments/search)."""
 _FEWEST = 4
+StartingPoints = Callable[[Sequence[Baseline]], tuple[Genotype, ...]]
 
 
 def stage_plan(
@@ -49,40 +51,21 @@ def stage_plan(
     trades = _trades(file.objective)
     algorithm = config.algorithm or usual_strategy(space)
     batches = _batches(config, file.budget)
-    usual = _GA_POPULATION
-    if algorithm == "cma_es":
-        # few items each: more candidates make up for the luck of single ones
-        times = 2 if batches.items is not None and batches.items <= _FEW_ITEMS else 1
-        usual = times * default_population(space.dimension)
-        usual = usual_population(trades) if trades else usual
+    usual = _usual_population(algorithm, space.dimension, batches, trades)
     given = stored.population if stored else max(usual, workers, _FEWEST)
     size = config.population or given
     seed = derive(file.seed, stage.config.name) if stage.config.name else file.seed
-    if isinstance(space, SearchSpace):
-        fixed = baselines(space)
-
-        def points(best: Sequence[Baseline]) -> tuple[Genotype, ...]:
-            assert isinstance(space, SearchSpace), "checked above"
-            return starting_points(space, best)
-
+    fixed, points = _starts(stage)
+    if algorithm == "cma_es" and trades:
+        strategy = _chebyshev(space, config, seed, size, trades)
     else:
-        assert stage.settings is not None, "spaces of stacks have settings"
-        fixed = stack_baselines(stage.settings, stage.depths)
-
-        def points(best: Sequence[Baseline]) -> tuple[Genotype, ...]:
-            del best  # they are the first stacks that the search proposes
-            return ()
-
+        strategy = _strategy(algorithm, space, config, seed, size)
     return StagePlan(
         name=stage.config.name,
         space=space,
         baselines=fixed,
         algorithm=algorithm,
-        strategy=(
-            _strategy(algorithm, space, config, seed, size)
-            if algorithm != "cma_es" or not trades
-            else _chebyshev(space, config, seed, size, trades)
-        ),
+        strategy=strategy,
         starting_points=points,
         population=size,
         schedule=_schedule(config, stored, size, workers),
@@ -90,6 +73,31 @@ def stage_plan(
         final=FinalPlan(config.final_share) if config.final == "paired" else None,
         share=stage.config.share,
     )
+
+
+def _usual_population(algorithm: str, dimension: int, batches: Batches, trades: int) -> int:
+    if algorithm != "cma_es":
+        return _GA_POPULATION
+    if trades:
+        return usual_population(trades)
+    # few items each: more candidates make up for the luck of single ones
+    times = 2 if batches.items is not None and batches.items <= _FEW_ITEMS else 1
+    return times * default_population(dimension)
+
+
+def _starts(stage: Stage) -> tuple[tuple[Baseline, ...], StartingPoints]:
+    """The baselines, and what the search proposes first when they are scored."""
+    space = stage.space
+    if isinstance(space, SearchSpace):
+        return baselines(space), partial(starting_points, space)
+    assert stage.settings is not None, "spaces of stacks have settings"
+    return stack_baselines(stage.settings, stage.depths), _none_yet
+
+
+def _none_yet(best: Sequence[Baseline]) -> tuple[Genotype, ...]:
+    """The baselines of stacks are the first stacks that the search proposes."""
+    del best
+    return ()
 
 
 def resolved_stage(stage: Stage, plan: StagePlan, items: ItemSelection) -> dict[str, Any]:
