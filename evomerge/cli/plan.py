@@ -120,7 +120,7 @@ def look_ahead(request: PlanRequest) -> Outlook:
 def rehearsal(built: BuiltRun) -> Rehearsal:
     """Recipes of all methods of a run, and three sizes of minibatches of its search items."""
     plan = built.plan
-    per_task = plan.stages[0].batches.fewest(plan.search_items)
+    per_task = plan.stages[0].batches.per_task(plan.search_items)
 
     def some(count: int) -> ItemSelection:
         return minibatch(plan.search_items, count, generation=0, seed=_ANY_SEED)

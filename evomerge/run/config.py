@@ -130,7 +130,7 @@ class StrategyConfig(_Strict):
     minibatch: Annotated[int, Field(gt=0)] | Literal["all", "auto"] = Field(
         "auto",
         description="items of each task that a generation is scored on; auto: 64 where candidates "
-        "are limited, else 20, or up to 100 where merges take longer than that many items",
+        "are limited, 50 where time is, 20 where items are",
     )
     items: Literal["fresh", "fixed"] = Field(
         "fresh", description="others in every generation, or the same throughout"

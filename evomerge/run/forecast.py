@@ -144,7 +144,7 @@ class _Walk:
 
     def stage(self, stage: StagePlan, allotment: Allotment) -> None:
         """Baselines, starting points, search and final."""
-        per_task = stage.batches.fewest(self._plan.search_items)
+        per_task = stage.batches.per_task(self._plan.search_items)
         batch = minibatch(self._plan.search_items, per_task, generation=0, seed=0).count
         wide = BASELINE_MINIBATCHES * per_task
         early = minibatch(self._plan.search_items, wide, generation=0, seed=0).count

@@ -15,9 +15,6 @@ from evomerge.run.core import Schedule
 from evomerge.score import Objective
 from evomerge.search.strategy import Strategy
 
-MOST_BY_COST = 100
-"""Items of each task beyond which the ranking of a generation gains little."""
-
 
 @dataclass(frozen=True)
 class Batches:
@@ -26,16 +23,13 @@ class Batches:
     Attributes:
         items: of each task; None is all of them.
         fresh: others in each generation; else the same throughout.
-        by_cost: at least as many as a merge costs, up to `MOST_BY_COST`: few items are no saving
-            where building the model takes longer than asking it.
     """
 
     items: int | None
     fresh: bool = True
-    by_cost: bool = False
 
-    def fewest(self, search_items: ItemSelection) -> int:
-        """Of each task, before merges have shown their cost; a smaller task gives all it has."""
+    def per_task(self, search_items: ItemSelection) -> int:
+        """Items of each task; a smaller one gives all it has."""
         most = max((len(ids) for _, ids in search_items.tasks), default=0)
         return most if self.items is None else min(self.items, most)
 

@@ -29,8 +29,9 @@ from evomerge.space import SearchSpace
 from evomerge.stack_space import StackSpace, paper_start
 
 _GA_POPULATION = 16
-_ITEMS, _FEW_ITEMS = 64, 20
-"""Of each task: where only candidates are limited, and where items are (experiments/search)."""
+_ITEMS, _TIMED_ITEMS, _FEW_ITEMS = 64, 50, 20
+"""Of each task: where only candidates are limited, where time is, which merges take, too, and where
+items are (experiments/search)."""
 _FEWEST = 4
 StartingPoints = Callable[[Sequence[Baseline]], tuple[Genotype, ...]]
 
@@ -112,7 +113,7 @@ def resolved_stage(stage: Stage, plan: StagePlan, items: ItemSelection) -> dict[
         "population": plan.population,
         "schedule": plan.schedule.name,
         "ahead": plan.schedule.ahead,
-        "minibatch": plan.batches.fewest(items),
+        "minibatch": plan.batches.per_task(items),
         "dimensions": space.dimension,
         "baselines": [{"label": b.label, "kind": b.kind, "model": b.model} for b in plan.baselines],
     }
@@ -146,7 +147,7 @@ def _batches(config: StrategyConfig, budget: BudgetConfig) -> Batches:
         return Batches(None, fresh)
     if budget.candidates is not None:
         return Batches(_ITEMS, fresh)
-    return Batches(_FEW_ITEMS, fresh, by_cost=budget.time is not None)
+    return Batches(_FEW_ITEMS if budget.time is None else _TIMED_ITEMS, fresh)
 
 
 def _strategy(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from evomerge.candidate import SEARCH, Candidate, Genotype, ItemSelection
 from evomerge.evaluate.splits import minibatch
@@ -42,7 +41,6 @@ BASELINE_MINIBATCHES = 2
 """The baselines share this many minibatches: they are few, and they set the bar and the start."""
 WARM_STARTS = 3
 BASELINE = "baseline"
-GENERATION_SIZE = "items of a generation"
 ESTIMATE_ORIGINS = {"cma_es": "late mean"}
 """What candidates are called that are a strategy's estimates; "elite" for the others."""
 
@@ -78,14 +76,7 @@ class StageSearch:
         self._evaluations = evaluations
         self._archive = Archive(ledger.candidate)
         self._judge = stage_judge(run, stage, counter.candidate)
-        self._items = GenerationItems(
-            run.search_items,
-            stage.batches,
-            derive(run.seed, "search"),
-            recorded=lambda: ledger.meta(self._key(GENERATION_SIZE)),
-            record=lambda size: ledger.set_meta(self._key(GENERATION_SIZE), size),
-            merge_cost=self._merge_cost,
-        )
+        self._items = GenerationItems(run.search_items, stage.batches, derive(run.seed, "search"))
         self._kept = kept_items(run, stage.final, allotment, self._judge)
         self._first = counter.candidate
         self._first_generation = counter.generation
@@ -151,7 +142,7 @@ class StageSearch:
         stage = self._stage
         items = minibatch(
             self._run.search_items,
-            BASELINE_MINIBATCHES * self._items.fewest,
+            BASELINE_MINIBATCHES * self._stage.batches.per_task(self._run.search_items),
             generation=0,
             seed=derive(self._run.seed, self._key("baselines")),
         )
@@ -253,16 +244,6 @@ class StageSearch:
         if known:
             mean = sum(known) / len(known)
             yield GenerationDone(generation, max(known), mean, evaluated.items_spent)
-
-    def _merge_cost(self) -> float:
-        """How many items of each task take as long as building a merge, by the baselines.
-
-        The middle of them: the first merges also learn about the parents.
-        """
-        tasks = len(self._run.search_items.tasks)
-        found = (self._ledger.tally((c.id, "baseline")) for c in self._archive.ranked("baseline"))
-        costs = [t.build_seconds * t.items / max(t.score_seconds, 1e-9) for t in found if t]
-        return median(costs) / tasks if costs else 0.0
 
     def _final(self, estimates: Sequence[Genotype]) -> Generator[Progress, None, StageResult]:
         """The finalists, with what the strategy holds for the optimum, compared in pairs."""
