@@ -39,7 +39,6 @@ def run_seed(seed: int) -> dict[str, Any]:
         "seed": seed,
         "better": summary["better"],
         "winner": summary["winner"]["label"],
-        "seconds": summary["spending"]["seconds"],
         "items": summary["spending"]["items"],
         "claimed": next(
             round(100 * row["fitness"], 1)
@@ -68,6 +67,8 @@ def table(results: list[dict[str, Any]]) -> str:
         cells = [_cell(found.get(label)) for found in by_seed]
         bold = "**" if label == "evolved" else ""
         lines.append(f"| {bold}{label}{bold} | " + " | ".join(cells) + " |")
+    claimed = [str(result["claimed"]) for result in results]
+    lines.append("| claimed on selection | " + " | ".join(claimed) + " |")
     return "\n".join(lines)
 
 
