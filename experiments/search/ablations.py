@@ -25,7 +25,7 @@ from evomerge.run.baselines import Baseline
 from evomerge.run.plan import FinalPlan, StagePlan
 
 DEFAULT = "default"
-LANDSCAPES = ("6 smooth", "24 smooth", "24 rough", "64 depth", "64 free", "read and write")
+LANDSCAPES = ("6 smooth", "6 rough", "24 smooth", "24 rough", "64 depth", "64 free", "read and write")
 BUDGET = 10_000
 SEEDS = 8
 
