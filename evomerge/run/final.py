@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from evomerge.candidate import ItemSelection
 from evomerge.front import front, spread
@@ -63,23 +64,29 @@ class Decision:
         }
 
 
-def rungs(items: ItemSelection, seed: int) -> tuple[ItemSelection, ...]:
-    """The items that each rung adds, disjoint, in a seeded order; empty rungs are left out."""
+def rungs(items: ItemSelection, seed: int, part: float = 1.0) -> tuple[ItemSelection, ...]:
+    """The items that each rung adds, disjoint, in a seeded order, of every task at least one.
+
+    There are fewer rungs where a task is too small. With a `part` below 1 each has that part of its
+    items: drawn, too, since neighbours in a data set are often alike.
+    """
     shuffled = {
         task: [ids[i] for i in generator(seed, "final", task).permutation(len(ids))]
         for task, ids in items.tasks
     }
-    parts: list[ItemSelection] = []
-    done = 0.0
+    cuts = [dict.fromkeys(shuffled, 0)]
     for share in RUNGS:
-        tasks = tuple(
-            (task, tuple(sorted(ids[math.ceil(done * len(ids)) : math.ceil(share * len(ids))])))
-            for task, ids in shuffled.items()
+        cut = {task: int(part * math.ceil(share * len(ids))) for task, ids in shuffled.items()}
+        if all(cut[task] > before for task, before in cuts[-1].items()):
+            cuts.append(cut)
+    # what is left over, where a task is too small for another rung, belongs to the last
+    cuts[max(1, len(cuts) - 1) :] = [{task: max(1, count) for task, count in cut.items()}]
+    return tuple(
+        ItemSelection(
+            tuple((t, tuple(sorted(ids[low[t] : high[t]]))) for t, ids in shuffled.items())
         )
-        done = share
-        if all(ids for _, ids in tasks):
-            parts.append(ItemSelection(tasks))
-    return tuple(parts)
+        for low, high in pairwise(cuts)
+    )
 
 
 def going_on(objective: Objective) -> float:

@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from evomerge.candidate import PART, ItemSelection
+from evomerge.candidate import PART
 from evomerge.evaluate.splits import minibatch
 from evomerge.run.archive import TOP_BASELINES
-from evomerge.run.final import going_on, rungs
+from evomerge.run.final import going_on
 from evomerge.run.judging import Judge
 from evomerge.run.plan import Allotment, RunPlan, StagePlan, search_end
-from evomerge.run.stage_final import final_cost, kept_items, most_finalists, stage_judge
+from evomerge.run.stage_final import (
+    affordable_rungs,
+    kept_items,
+    most_finalists,
+    stage_judge,
+)
 from evomerge.run.stage_search import BASELINE_MINIBATCHES, WARM_STARTS
 from evomerge.run.timeline import generations, makespan
 from evomerge.space import SearchSpace
@@ -260,7 +265,8 @@ class _Walk:
         alive += candidates if searched is None else min(candidates, searched)
         alive += estimates if stage.final.estimates and (told is None or told) else 0
         wall, busy, items, evaluations = 0.0, 0.0, 0, 0
-        for rung in self._rungs(kept, alive, judge):
+        for part in affordable_rungs(self._plan, kept, alive, judge):
+            rung = part.count
             durations = [self._seconds(method, rung, first=False)] * alive
             wall += makespan(self._in_parts(durations, rung), self._workers)
             busy += sum(durations)
@@ -273,17 +279,6 @@ class _Walk:
         )
         self._clock += wall
         self._items += items
-
-    def _rungs(self, kept: float, finalists: int, judge: Judge) -> list[int]:
-        """Items of each rung, shortened to what an item budget leaves for the final."""
-        parts: tuple[ItemSelection, ...] = rungs(self._plan.selection_items, self._plan.seed)
-        share = min(1.0, kept / final_cost(self._plan, parts, finalists, judge))
-        return [
-            sum(max(1, int(share * len(ids))) for _, ids in part.tasks)
-            if share < 1.0
-            else part.count
-            for part in parts
-        ]
 
 
 def search_method(stage: StagePlan) -> str:

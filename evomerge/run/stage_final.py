@@ -62,7 +62,7 @@ class StageFinal:
         """
         finalists = {candidate.id: candidate for candidate in field}
         baselines &= finalists.keys()
-        parts = self._affordable(rungs(self._run.selection_items, self._run.seed), len(finalists))
+        parts = affordable_rungs(self._run, self._items, len(finalists), self._judge)
         yield from self._references(references, parts)
         results: dict[int, Results] = {}
         judged: dict[int, Judged] = {}
@@ -126,13 +126,6 @@ class StageFinal:
         self._evaluations.save_clock()
         return scored
 
-    def _affordable(
-        self, parts: tuple[ItemSelection, ...], finalists: int
-    ) -> tuple[ItemSelection, ...]:
-        """The rungs, shortened so that the final stays within its share of an item budget."""
-        share = self._items / final_cost(self._run, parts, finalists, self._judge)
-        return parts if share >= 1 else tuple(_share(part, share) for part in parts)
-
 
 def best_score(archive: Archive, early: str) -> StageResult:
     """Whoever scored best in the search, or in the stage `early` where the search has nobody.
@@ -172,6 +165,15 @@ def final_cost(run: RunPlan, parts: Sequence[ItemSelection], finalists: int, jud
     return cost(finalists, parts, going_on(run.objective)) + len(judge.references) * concerned
 
 
+def affordable_rungs(
+    run: RunPlan, items: float, finalists: int, judge: Judge
+) -> tuple[ItemSelection, ...]:
+    """The rungs, shortened so that the final scores at most about `items`."""
+    parts = rungs(run.selection_items, run.seed)
+    part = items / final_cost(run, parts, finalists, judge)
+    return parts if part >= 1.0 else rungs(run.selection_items, run.seed, part)
+
+
 def kept_items(run: RunPlan, final: FinalPlan | None, allotment: Allotment, judge: Judge) -> float:
     """How many items of an allotment are kept for the final: its share, but no more than it needs.
 
@@ -200,8 +202,3 @@ def _together(parts: Sequence[ItemSelection]) -> ItemSelection:
         for task, ids in part.tasks:
             found.setdefault(task, []).extend(ids)
     return ItemSelection(tuple((task, tuple(sorted(ids))) for task, ids in found.items()))
-
-
-def _share(items: ItemSelection, share: float) -> ItemSelection:
-    tasks = tuple((task, ids[: max(1, int(share * len(ids)))]) for task, ids in items.tasks)
-    return ItemSelection(tasks)

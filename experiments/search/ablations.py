@@ -18,14 +18,14 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from bench import HERE, RUNS, Cell, fill, known
+from bench import BUDGETS, HERE, REAL, RUNS, Cell, fill, known
 
 from evomerge.candidate import Genotype
 from evomerge.run.baselines import Baseline
 from evomerge.run.plan import FinalPlan, StagePlan
 
 DEFAULT = "default"
-LANDSCAPES = ("6 smooth", "6 rough", "24 smooth", "24 rough", "64 depth", "64 free", "read and write")
+LANDSCAPES = (*(name for name in BUDGETS if name not in REAL), "read and write")
 BUDGET = 10_000
 SEEDS = 8
 
