@@ -15,7 +15,6 @@ from evomerge.score import (
     TaskGoal,
     TaskOutcomes,
     contributions,
-    signals,
     task_score,
     totals,
 )
@@ -247,5 +246,4 @@ def test_a_strategy_learns_from_probabilities_and_people_see_the_metric() -> Non
     results = (likely, outcomes([1.0, 0.0], "b"))
     assert objective.fitness(results) == pytest.approx(0.75 * 0.5 + 0.25 * 0.5)
     assert objective.aims(totals(results)) == pytest.approx((0.75 * 0.3 + 0.25 * 0.5,))
-    assert signals(objective, results).sum() == pytest.approx(objective.aims(totals(results))[0])
     assert contributions(objective, results).sum() == pytest.approx(objective.fitness(results))

@@ -209,7 +209,9 @@ def test_ctrl_c_in_a_live_table(tmp_path: Path, answering: bool) -> None:
             worker.suspend()
         os.write(screen.terminal, b"\x03")
         screen.until(lambda: bool(re.search("stopping: waiting for [12]", screen.text)))
-        if not answering:
+        if answering:
+            (tmp_path / "go").touch()
+        else:
             os.write(screen.terminal, b"\x03")
         screen.until(screen.gone)
         _, alive = psutil.wait_procs(children, timeout=SECONDS)

@@ -22,21 +22,35 @@ from evomerge.run.pools.local import local_pool
 from tests.run.fakes import FakeWorkers, plan
 
 
-@dataclass(frozen=True)
-class Slowing:
-    """Makes workers that leave time to watch the search itself, and to stop it."""
+class Holding:
+    """A worker that holds back its second answer in the search until a file `go` exists."""
 
-    def __call__(self) -> Slowing:
-        return self
+    def __init__(self, go: Path) -> None:
+        self._go = go
+        self._answers = FakeWorkers()()
+        self._answered = False
 
     def evaluate(self, assignment: Assignment) -> Scored | Failed:
-        time.sleep(1.0 if assignment.stage == SEARCH else 0.0)
-        return FakeWorkers()().evaluate(assignment)
+        while self._answered and not self._go.exists():
+            time.sleep(0.02)
+        self._answered |= assignment.stage == SEARCH
+        return self._answers.evaluate(assignment)
+
+
+@dataclass(frozen=True)
+class HoldingWorkers:
+    """Makes them: there is time to watch the search itself, and to stop it."""
+
+    go: Path
+
+    def __call__(self) -> Holding:
+        return Holding(self.go)
 
 
 def main(run_dir: Path) -> None:
     """As the search command does it."""
-    chosen, console, workers = plan(), Console(stderr=True), Slowing()
+    chosen, console = plan(), Console(stderr=True)
+    workers = HoldingWorkers(run_dir.with_name("go"))
     with (
         stopping_on_signals() as stopping,
         Ledger.open(run_dir) as ledger,
