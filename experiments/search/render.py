@@ -16,6 +16,7 @@ from goals import goals_table
 from matplotlib.axes import Axes
 
 mpl.use("Agg")
+mpl.rcParams["svg.hashsalt"] = "the same figure for the same results"
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).resolve().parent
