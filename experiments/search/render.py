@@ -16,9 +16,9 @@ from goals import goals_table
 from matplotlib.axes import Axes
 
 mpl.use("Agg")
-mpl.rcParams["svg.hashsalt"] = "the same figure for the same results"
 import matplotlib.pyplot as plt
 
+mpl.rcParams["svg.hashsalt"] = "the same figure for the same results"
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 
