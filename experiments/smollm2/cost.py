@@ -30,6 +30,8 @@ from evomerge.weights.resident import ResidentModel
 
 HERE = Path(__file__).resolve().parent
 BASE, READ, WRITE = "parents/base", "parents/read", "parents/write"
+MERGES = 200
+"""Of a search: enough to repay compiled kernels, where numba is there."""
 
 
 def recipe(method: str, step: int) -> Recipe:
@@ -80,7 +82,7 @@ def main() -> None:
     spec = evaluator_spec(read_objective(HERE / "space.yaml"), HERE)
     pool = ParentPool.open((BASE, READ, WRITE), HERE)
     result: dict[str, object] = {"before": {"peak_mb": memory(), "private_mb": private()}}
-    resident = ResidentModel(Materializer(pool), recipe("ties", 0))
+    resident = ResidentModel(Materializer(pool, merges=MERGES), recipe("ties", 0))
     for method in ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties"):
         result[f"build {method}"] = times(partial(candidate, resident, method))
     result["after building"] = {"peak_mb": memory(), "private_mb": private()}
