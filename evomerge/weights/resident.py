@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
 from threading import get_ident
 from types import MappingProxyType
@@ -118,7 +118,10 @@ class ResidentModel:
         return next((slot for slot in (name, prefixed) if slot in self._slots), None)
 
     def _write_all(self, planned: Sequence[PlannedTensor], slots: Sequence[Tensor]) -> None:
-        """Write the tensors, the largest first when several threads share the work."""
+        """Write the tensors, the largest first when several threads share the work.
+
+        No write is under way when this returns or raises.
+        """
         threads = self._materializer.threads
         pairs = list(zip(planned, slots, strict=True))
         if threads == 1:
@@ -126,8 +129,15 @@ class ResidentModel:
                 self._write(tensor, slot)
             return
         pairs.sort(key=lambda pair: -pair[0].nbytes)
-        for written in [self._threads.submit(self._write, tensor, slot) for tensor, slot in pairs]:
-            written.result()
+        writes = [self._threads.submit(self._write, tensor, slot) for tensor, slot in pairs]
+        try:
+            for write in writes:
+                write.result()
+        finally:
+            # After a failure too, none may go on: the next candidate lives in the same memory.
+            for write in writes:
+                write.cancel()
+            wait(writes)
 
     @torch.no_grad()
     def _write(self, tensor: PlannedTensor, slot: Tensor) -> None:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Semaphore
+from time import sleep
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from evomerge.errors import BuildFailed, InvalidInput
 from evomerge.merge.compiled.kernels import COMPILED
 from evomerge.recipe import Recipe, Slice, Source
 from evomerge.weights import materialize
+from evomerge.weights import resident as resident_module
 from evomerge.weights.materialize import Materializer
 from evomerge.weights.resident import ResidentModel
 from tests import models
@@ -232,19 +237,48 @@ def test_compiled_kernels_on_several_threads_give_the_same_model(
     # The resident model holds float32 in both cases: the second one is staged.
     expected = ResidentModel(materializer(llamas, "base", "math", "code"), _task(1.0))
     expected.become(trimmed)
-    monkeypatch.setattr(materialize, "choose_kernels", lambda _elements: COMPILED)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        engine = materializer(llamas, "base", "math", "code")
-        assert engine.threads == 3
+    with _three_threads(llamas, monkeypatch) as engine:
         resident = ResidentModel(engine, _task(1.0))
         resident.become(trimmed)
         opposite = source("math", weight=1.0), source("code", weight=-1.0)
         with pytest.raises(BuildFailed, match="holds NaN or Inf"):
             resident.become(linear(*opposite, normalize=True))
         resident.become(trimmed)
-    finally:
-        torch.set_num_threads(threads)
     for name, value in expected.model.state_dict().items():
         assert torch.equal(resident.model.state_dict()[name], value), name
+
+
+def test_no_thread_writes_on_after_a_failure(llamas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, others, written = Semaphore(), Semaphore(0), list[str]()
+
+    def check(name: str, value: torch.Tensor) -> None:
+        del value
+        if first.acquire(blocking=False):
+            others.acquire(timeout=10)  # fails while another write is under way
+            raise BuildFailed([name])
+        others.release()
+        sleep(0.2)
+        written.append(name)
+
+    monkeypatch.setattr(resident_module, "assert_finite", check)
+    with _three_threads(llamas, monkeypatch) as engine:
+        resident = ResidentModel(engine, _task(1.0))
+        with pytest.raises(BuildFailed):
+            resident.become(_task(1.0))
+        before = list(written)
+        sleep(0.5)
+    assert before
+    assert written == before
+
+
+@contextmanager
+def _three_threads(llamas: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Materializer]:
+    monkeypatch.setattr(materialize, "choose_kernels", lambda _elements: COMPILED)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        engine = materializer(llamas, "base", "math", "code")
+        assert engine.threads == 3
+        yield engine
+    finally:
+        torch.set_num_threads(threads)
