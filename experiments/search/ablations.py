@@ -71,9 +71,9 @@ def _cold(stage: StagePlan) -> StagePlan:
 
 
 CHANGES = MappingProxyType({"no late means": _no_means, "no warm start": _cold})
-SHORTER = "half as long coarse"
-"""15 % of the candidates for the coarse search in place of 30 %: a constant, no setting."""
-PARTS = (*SETTINGS, *CHANGES, SHORTER)
+LONGER = "twice as long coarse"
+"""30 % of the candidates for the coarse search in place of 15 %: a constant, no setting."""
+PARTS = (*SETTINGS, *CHANGES, LONGER)
 
 
 def measure(cell: Cell) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     place, part, budget, seed = cell
     if part in CHANGES:
         protocol = evomerge(changed=CHANGES[part])
-    elif part == SHORTER:
+    elif part == LONGER:
         protocol = evomerge()
     else:
         settings = dict(SETTINGS[part])
@@ -96,7 +96,7 @@ def measure(cell: Cell) -> dict[str, Any]:
 
             settings["population"] = default_population(landscape_of(place, seed).space.dimension)
         protocol = evomerge(settings)
-    share = 0.15 if part == SHORTER else coarse.SHARE
+    share = 0.3 if part == LONGER else coarse.SHARE
     with patch.object(coarse, "SHARE", share):
         row = run(landscape_of(place, seed), protocol, budget, seed)
     return {"landscape": place, "protocol": part, "budget": budget, "seed": seed, **asdict(row)}
