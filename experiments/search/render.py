@@ -76,8 +76,8 @@ def honesty_table(results: Mapping[str, Any]) -> str:
         worse = results["never_worse"][name]["below_percent"]
         lines.append(
             f"| {name} | {row['runs']} | {row['median_claimed_minus_truth']:+.1f} "
-            f"| {row['median_abs_claimed_minus_truth']:.1f} | {row['claim_covers_percent']:.0f} % "
-            f"| {row['holdout_covers_percent']:.0f} % | {worse:.0f} % |"
+            f"| {row['median_abs_claimed_minus_truth']:.1f} | {row['claim_covers_percent']:.1f} % "
+            f"| {row['holdout_covers_percent']:.1f} % | {worse:.1f} % |"
         )
     return "\n".join(lines)
 
