@@ -13,8 +13,8 @@ from evomerge.space import SearchSpace
 PARTS = 4
 """Parts of the depth that move as one at first."""
 SHARE = 0.15
-"""Of the candidates, for the coarse search. Twice as much gains where layers are alike less than it
-costs where they differ (experiments/search)."""
+"""Of the candidates, for the coarse search. Twice as much gains a point where layers are alike and
+costs one or two where they differ (experiments/search)."""
 MOST_GENERATIONS = 40
 """Of the coarse search, where nobody knows how many candidates there will be."""
 PAYS_FROM = 3

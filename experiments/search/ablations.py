@@ -26,6 +26,8 @@ from evomerge.run.baselines import Baseline
 from evomerge.run.plan import FinalPlan, StagePlan
 
 DEFAULT = "default"
+LONGER = "twice as long coarse"
+"""30 % of the candidates for the coarse search in place of 15 %: a constant, no setting."""
 LANDSCAPES = (*(name for name in BUDGETS if name not in REAL), "read and write")
 BUDGET = 10_000
 SEEDS = 8
@@ -44,6 +46,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "final 25 %": {"final_share": 0.25},
         "final 40 %": {"final_share": 0.4},
         "no coarse to fine": {"coarse_to_fine": False},
+        LONGER: {},
         "first step 0.1": {"sigma": 0.1},
         "first step 0.3": {"sigma": 0.3},
         "genetic algorithm": {"algorithm": "ga"},
@@ -71,9 +74,7 @@ def _cold(stage: StagePlan) -> StagePlan:
 
 
 CHANGES = MappingProxyType({"no late means": _no_means, "no warm start": _cold})
-LONGER = "twice as long coarse"
-"""30 % of the candidates for the coarse search in place of 15 %: a constant, no setting."""
-PARTS = (*SETTINGS, *CHANGES, LONGER)
+PARTS = (*SETTINGS, *CHANGES)
 
 
 def measure(cell: Cell) -> dict[str, Any]:
@@ -87,8 +88,6 @@ def measure(cell: Cell) -> dict[str, Any]:
     place, part, budget, seed = cell
     if part in CHANGES:
         protocol = evomerge(changed=CHANGES[part])
-    elif part == LONGER:
-        protocol = evomerge()
     else:
         settings = dict(SETTINGS[part])
         if part == "20 items, usual population":

@@ -18,7 +18,7 @@ from bench import HERE, RUNS, Cell, fill, known
 
 LANDSCAPES = ("6 smooth", "24 smooth")
 BUDGET = 10_000
-SEEDS = 16
+SEEDS = 48
 FAILING = 0.2
 WORKERS = 16
 CONDITIONS = ("one worker", "failures", "stragglers", "both")
